@@ -1,0 +1,52 @@
+# `make test` needs nothing but python3 (3.11 or later) and make: it sets everything up in .venv.
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+PATHS := $(wildcard walrep tests benchmarks examples)
+
+.DEFAULT_GOAL := help
+.PHONY: help check test lint fast demo bench soak mutants format clean
+
+help:  ## Show this list
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):[^#]*## */\1\t/' | expand -t 12
+
+# The stamp is younger than pyproject.toml once the install is complete; a failed one leaves no stamp.
+$(READY): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $(READY)
+
+lint: $(READY)  ## Format check, lint, types, import contracts
+	$(BIN)/ruff format --check $(PATHS)
+	$(BIN)/ruff check $(PATHS)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fast: $(READY)  ## The fast tests
+	$(BIN)/python -m pytest -n 2 -m 'not slow'
+
+check: lint fast  ## Before every commit: lint and the fast tests, about a minute
+
+test: lint  ## What CI runs: lint and all tests, under ten minutes
+	$(BIN)/python -m pytest -n 2
+
+demo: $(READY)  ## Replicate a small app's database to a folder and restore it to three seconds ago
+	$(BIN)/python -m examples.demo
+
+bench: $(READY)  ## Run the benchmarks and print their table
+	$(BIN)/python -m benchmarks
+
+soak: $(READY)  ## The long runs; results as JSON in soak-results/
+	$(BIN)/python -m tests.soak
+
+mutants: $(READY)  ## Apply every patch of tests/mutants; each must be killed by a test
+	$(BIN)/python -m tests.mutants
+
+format: $(READY)  ## Format, and fix what can be fixed
+	$(BIN)/ruff check --fix-only --quiet $(PATHS)
+	$(BIN)/ruff format $(PATHS)
+
+clean:  ## Remove everything that was built or measured
+	rm -rf .venv build dist demo-data soak-results .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find $(PATHS) -name __pycache__ -type d -prune -exec rm -rf {} +

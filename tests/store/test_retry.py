@@ -1,0 +1,175 @@
+"""What fails for now is tried again, in virtual time; what fails for good is not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from random import Random
+
+import pytest
+
+from walrep.core.backoff import BackoffPolicy
+from walrep.errors import AccessDenied, ObjectNotFound, PreconditionFailed, StoreUnavailable, WalrepError
+from walrep.store.base import Store
+from walrep.store.memory import MemoryObject, MemoryStore
+from walrep.store.retry import RetryingStore, RetryPolicy
+from walrep.testing.clock import SimClock
+from walrep.testing.contract import MakeStore, StoreContract
+from walrep.testing.faults import Fault, FaultPlan, FaultyStore, RandomFaults, ScriptedFaults, Verb
+
+POLICY = RetryPolicy(backoff=BackoffPolicy(first_delay_s=1, delay_s_max=8), deadline_s=60, put_deadline_s=None)
+VERBS: tuple[Verb, ...] = ("put", "get", "head", "list", "delete")
+
+
+class Bench:
+    """A store that retries over one that fails, in virtual time."""
+
+    def __init__(self, plan: FaultPlan, policy: RetryPolicy = POLICY, seed: int = 0) -> None:
+        self.clock = SimClock()
+        self.memory = MemoryStore()
+        self.faulty = FaultyStore(self.memory, plan)
+        self.notices: list[tuple[WalrepError, float]] = []
+        self.store = RetryingStore(self.faulty, self.clock, policy, Random(seed), self.notify)
+
+    def notify(self, error: WalrepError, delay_s: float) -> None:
+        self.notices.append((error, delay_s))
+
+    def use(self, verb: Verb) -> list[str]:
+        return self.clock.run(self._use(verb))
+
+    async def _use(self, verb: Verb) -> list[str]:
+        if verb == "list":
+            return [info.key async for info in self.store.list("")]
+        if verb == "put":
+            await self.store.put("a", b"content")
+        elif verb == "delete":
+            await self.store.delete(["a"])
+        else:
+            await (self.store.get("a") if verb == "get" else self.store.head("a"))
+        return []
+
+
+class TestRetryingStore(StoreContract):
+    @pytest.fixture
+    def make_store(self) -> MakeStore:
+        objects: dict[str, MemoryObject] = {}
+
+        async def make() -> Store:
+            return RetryingStore(MemoryStore(objects), SimClock(), POLICY, Random(0), lambda _error, _delay_s: None)
+
+        return make
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_transient_failure_is_tried_again_and_told_once(verb: Verb) -> None:
+    bench = Bench(ScriptedFaults(Fault(verb=verb, number=1), Fault(verb=verb, number=2)))
+    bench.memory.objects["a"] = MemoryObject(b"old", 0)
+    bench.use(verb)
+    assert len(bench.faulty.struck) == 2
+    assert [type(error) for error, _ in bench.notices] == [StoreUnavailable] * 2
+    assert bench.clock.monotonic_s() == pytest.approx(sum(delay_s for _, delay_s in bench.notices))
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("error", [AccessDenied, ObjectNotFound, PreconditionFailed])
+def test_a_failure_for_good_is_raised_at_once(verb: Verb, error: Callable[[str], WalrepError]) -> None:
+    bench = Bench(ScriptedFaults(Fault(verb=verb, error=lambda: error("for good"))))
+    with pytest.raises(WalrepError, match="for good"):
+        bench.use(verb)
+    assert len(bench.faulty.struck) == 1
+    assert bench.notices == []
+    assert bench.clock.monotonic_s() == 0
+
+
+def test_a_bug_is_not_tried_again() -> None:
+    bench = Bench(ScriptedFaults(Fault(error=lambda: ZeroDivisionError("bug"))))
+    with pytest.raises(ZeroDivisionError):
+        bench.use("get")
+    assert len(bench.faulty.struck) == 1
+
+
+@pytest.mark.parametrize("verb", ["get", "head", "list", "delete"])
+def test_no_attempt_begins_after_the_deadline(verb: Verb) -> None:
+    bench = Bench(ScriptedFaults(Fault(always=True)))
+    with pytest.raises(StoreUnavailable):
+        bench.use(verb)
+    assert 60 - 8 <= bench.clock.monotonic_s() <= 60
+    assert len(bench.faulty.struck) == len(bench.notices) + 1, "the error that is raised is not told"
+
+
+def test_an_upload_is_tried_for_ever() -> None:
+    outage_count = 20_000
+
+    class Outage:
+        def fault_for(self, call: object) -> Fault | None:
+            del call
+            return Fault() if len(bench.faulty.struck) < outage_count else None
+
+    bench = Bench(Outage())
+    bench.use("put")
+    assert bench.memory.objects["a"].data == b"content"
+    assert bench.clock.monotonic_s() > 24 * 3600 / 2
+
+
+def test_a_deadline_for_uploads_is_kept() -> None:
+    bench = Bench(ScriptedFaults(Fault(always=True)), RetryPolicy(put_deadline_s=5))
+    with pytest.raises(StoreUnavailable):
+        bench.use("put")
+    assert bench.clock.monotonic_s() <= 5
+
+
+def test_delays_are_drawn_below_a_ceiling_that_doubles_to_its_cap() -> None:
+    longest = [0.0] * 6
+    for seed in range(300):
+        bench = Bench(ScriptedFaults(*(Fault(verb="put", number=number) for number in range(1, 7))), seed=seed)
+        bench.use("put")
+        longest = [max(before, delay_s) for before, (_, delay_s) in zip(longest, bench.notices, strict=True)]
+    ceilings = [1, 2, 4, 8, 8, 8]
+    assert all(0.9 * ceiling < seen < ceiling for seen, ceiling in zip(longest, ceilings, strict=True))
+
+
+def test_a_seed_replays_the_delays() -> None:
+    runs = []
+    for _ in range(2):
+        bench = Bench(RandomFaults(seed=3, probability=0.8), seed=7)
+        bench.use("put")
+        runs.append([delay_s for _, delay_s in bench.notices])
+    assert runs[0] == runs[1]
+    assert runs[0]
+
+
+def test_a_lost_answer_to_a_create_only_put_meets_its_own_object() -> None:
+    bench = Bench(ScriptedFaults(Fault(verb="put", when="after")))
+    with pytest.raises(PreconditionFailed):
+        bench.clock.run(bench.store.put("a", b"mine", if_absent=True))
+    assert bench.memory.objects["a"].data == b"mine"
+    assert len(bench.notices) == 1
+
+
+def test_a_listing_that_breaks_off_goes_on_where_it_was() -> None:
+    keys = [f"{number:03d}" for number in range(10)]
+    bench = Bench(ScriptedFaults(Fault(verb="list", when="after", always=True)))
+    bench.memory.objects.update({key: MemoryObject(b"", 0) for key in keys})
+    listed: list[str] = []
+
+    async def collect() -> None:
+        async for info in bench.store.list("", start_after="001"):
+            listed.append(info.key)  # noqa: PERF401 - what came before the error counts
+
+    with pytest.raises(StoreUnavailable):
+        bench.clock.run(collect())
+    assert listed == keys[2:]
+    struck_at = [call.number for call, _ in bench.faulty.struck]
+    assert all(after == before + 1 for before, after in pairwise(struck_at))
+
+
+def test_progress_gives_a_listing_a_new_deadline() -> None:
+    faults = [Fault(verb="list", number=number) for number in range(2, 12)]
+    keys = ["a", "b"]
+    bench = Bench(
+        ScriptedFaults(Fault(verb="list", when="after"), *faults, Fault(verb="list", number=12, when="after")),
+        RetryPolicy(backoff=BackoffPolicy(first_delay_s=1, delay_s_max=1), deadline_s=30),
+    )
+    bench.memory.objects.update({key: MemoryObject(b"", 0) for key in keys})
+    assert bench.use("list") == keys
+    assert len(bench.faulty.struck) == 12

@@ -1,0 +1,195 @@
+"""The composition root: the only place that names concrete classes, and that puts them together.
+
+Each function below is one command's work, ready for an event loop. It must not print, nor decide anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, tzinfo
+from importlib import metadata
+from pathlib import Path
+from random import SystemRandom
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import zstandard
+
+import walrep
+from walrep.clock import Clock, SystemClock
+from walrep.core.events import Report
+from walrep.core.history import History
+from walrep.disk.atomic import map_os_errors
+from walrep.engine import inspect
+from walrep.engine.detach import DetachOutcome, detach as run_detach
+from walrep.engine.fetch import read_history
+from walrep.engine.inspect import DumpRecord
+from walrep.engine.parts import OpenedStore
+from walrep.engine.restorer import Progress, RestoreOutcome, RestoreRequest, restore as run_restore
+from walrep.engine.settings import ReplicateSettings, default_state_dir
+from walrep.engine.supervisor import Supervisor
+from walrep.errors import UsageError, WalrepError
+from walrep.runner import ThreadRunner
+from walrep.store.base import Store
+from walrep.store.local import LocalStore
+from walrep.store.observe import ObservedStore
+from walrep.store.retry import RetryingStore, RetryPolicy
+from walrep.store.url import parse_url
+
+__all__ = [
+    "detach",
+    "dump_file",
+    "dump_object",
+    "is_replica",
+    "local_zone",
+    "read_replica",
+    "replicate",
+    "restore",
+    "system_clock",
+    "versions",
+]
+
+_STORE_THREADS = 4
+_READ_THREADS = 4
+_DETACH_WAIT_S = 60.0
+"""Longer than the default shutdown deadline: the walrep that runs drains first."""
+
+_LOCAL_TIME = Path("/etc/localtime")
+_SQLITE_VERSION = "import apsw; print(apsw.sqlite_lib_version())"
+_TIME_ZONE_HINT = "set TZ to a name such as Europe/Berlin, or unset it"
+
+
+def system_clock() -> Clock:
+    """Return the machine's clock."""
+    return SystemClock()
+
+
+async def replicate(settings: ReplicateSettings, stop: asyncio.Event, *, report: Report, clock: Clock) -> None:
+    """Protect the databases until `stop` is set, then make durable what is captured.
+
+    Raises:
+        NotDurable: the deadline passed before everything captured was durable.
+        WalrepError: the protection of a database ended for good.
+
+    """
+    runner = ThreadRunner(_STORE_THREADS, "walrep-store")
+    try:
+
+        def open_store(url: str, notify: Callable[[WalrepError, float], None]) -> OpenedStore:
+            return _open_store(url, runner, clock, notify)
+
+        await Supervisor(settings, open_store=open_store, clock=clock, report=report).run(stop)
+    finally:
+        runner.close()
+
+
+async def detach(path: Path, state_dir: Path | None, *, clock: Clock) -> DetachOutcome:
+    """Let a database go; see `walrep.engine.detach.detach` for what it raises."""
+    return await run_detach(path, state_dir or default_state_dir(path), clock, _DETACH_WAIT_S)
+
+
+async def is_replica(url: str, *, clock: Clock) -> bool:
+    """Return whether there is any object at a replica's place."""
+    async with _opened(url, clock) as (store, _runner):
+        async for _info in store.list(""):
+            return True
+        return False
+
+
+async def restore(url: str, request: RestoreRequest, *, clock: Clock, progress: Progress) -> RestoreOutcome:
+    """Restore a database from the replica; see `walrep.engine.restorer.restore` for what it raises."""
+    async with _opened(url, clock) as (store, runner):
+        return await run_restore(store, request, clock=clock, runner=runner, progress=progress)
+
+
+async def read_replica(url: str, *, clock: Clock) -> History:
+    """Return what the replica holds."""
+    async with _opened(url, clock) as (store, runner):
+        return await read_history(store, runner)
+
+
+async def dump_object(url: str, key: str, *, clock: Clock, show: Callable[[DumpRecord], None]) -> None:
+    """Show the records of an object of a replica, then raise what is wrong with the rest."""
+    async with _opened(url, clock) as (store, _runner):
+        async for record in inspect.dump_object(store, key):
+            show(record)
+
+
+def dump_file(path: Path) -> Iterator[DumpRecord]:
+    """Yield the records of an object in a file, then raise what is wrong with the rest."""
+    with map_os_errors(f"read {path}"):
+        yield from inspect.dump_file(path)
+
+
+def local_zone(environment: Mapping[str, str], local_time: Path = _LOCAL_TIME) -> tzinfo:
+    """Return the zone of local times: TZ, else the system's, else UTC.
+
+    Raises:
+        UsageError: TZ names no zone of the time zone database.
+
+    """
+    name = environment.get("TZ", "").removeprefix(":")
+    if name:
+        try:
+            return ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+            raise UsageError("the time zone is not known", detail=f"TZ={name}", hint=_TIME_ZONE_HINT) from error
+    try:
+        with local_time.open("rb") as file:
+            return ZoneInfo.from_file(file, key=_zone_name(local_time))
+    except (ValueError, OSError):
+        return UTC
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of walrep and of what it is made of."""
+    return {
+        "walrep": walrep.__version__,
+        "apsw": metadata.version("apsw"),
+        "sqlite": _sqlite_version(),
+        "zstd": ".".join(map(str, zstandard.ZSTD_VERSION)),
+        "python": platform.python_version(),
+    }
+
+
+@asynccontextmanager
+async def _opened(url: str, clock: Clock) -> AsyncIterator[tuple[Store, ThreadRunner]]:
+    """Open a store for reading; what passes by itself is tried again in silence, up to the deadline of the policy."""
+    runner = ThreadRunner(_READ_THREADS, "walrep-read")
+    try:
+        store = _open_store(url, runner, clock, lambda _error, _delay_s: None).store
+        try:
+            yield store, runner
+        finally:
+            await store.aclose()
+    finally:
+        runner.close()
+
+
+def _open_store(
+    url: str, runner: ThreadRunner, clock: Clock, notify: Callable[[WalrepError, float], None]
+) -> OpenedStore:
+    """Compose a store: each attempt is counted, so counting stands inside the retries."""
+    counted = ObservedStore(LocalStore(parse_url(url).path, runner, clock), clock)
+    return OpenedStore(
+        store=RetryingStore(counted, clock, RetryPolicy(), SystemRandom(), notify),
+        upload_p95_s=counted.upload_p95_s,
+        counts=lambda: counted.counts,
+    )
+
+
+def _zone_name(local_time: Path) -> str | None:
+    """Return `Europe/Berlin` for a link into the time zone database."""
+    _, found, name = str(local_time.resolve()).partition("/zoneinfo/")
+    return name if found else None
+
+
+def _sqlite_version() -> str:
+    """Ask the SQLite that apsw brings, in a process of its own: only `walrep.sqlite` imports apsw in this one."""
+    command = [sys.executable, "-c", _SQLITE_VERSION]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - the interpreter itself
+    return run.stdout.strip()

@@ -1,0 +1,141 @@
+"""`walrep list`."""
+
+from __future__ import annotations
+
+import click
+import msgspec
+
+from walrep import app
+from walrep.cli.command import Command, json_option, takes
+from walrep.cli.output import Output, format_size
+from walrep.cli.session import Session
+from walrep.core.history import History, Problem, Segment
+from walrep.core.target import format_time
+from walrep.engine import inspect
+from walrep.engine.inspect import ReplicaListing, SnapshotListing, TimelineListing
+from walrep.errors import ObjectNotFound
+
+__all__ = ["list_replica"]
+
+
+class _Options(msgspec.Struct, frozen=True, kw_only=True):
+    url: str
+    as_json: bool
+
+
+@click.command("list", cls=Command, short_help="Show what a replica holds.", exits=(0, 1, 2, 4, 6, 130))
+@click.argument("url")
+@json_option
+@takes(_Options)
+def list_replica(session: Session, options: _Options) -> None:
+    """Show what the replica at URL holds: timelines, snapshots, segments, and what is restorable."""
+    history = session.run(app.read_replica(options.url, clock=session.clock))
+    if not history.object_count:
+        raise ObjectNotFound(
+            "there is no replica here",
+            detail=options.url,
+            hint="check the URL; it is the one given to `walrep replicate`",
+        )
+    if options.as_json:
+        _print_json(session.output, options.url, history)
+    else:
+        _print_text(session.output, options.url, inspect.list_replica(history))
+
+
+def _print_json(output: Output, url: str, history: History) -> None:
+    listing = inspect.list_replica(history)
+    output.record(
+        "replica",
+        {
+            "url": url,
+            "replica": listing.replica,
+            "object_count": listing.object_count,
+            "object_bytes": listing.object_bytes,
+        },
+    )
+    for timeline, whole in zip(listing.timelines, history.timelines, strict=True):
+        output.record("timeline", _timeline_fields(timeline))
+        for snapshot in timeline.snapshots:
+            output.record("snapshot", _snapshot_fields(timeline.timeline, snapshot))
+        for segment in whole.segments:
+            output.record("segment", _segment_fields(segment))
+    for problem in listing.problems:
+        output.record("problem", {"kind": problem.kind, "timeline": problem.timeline, "message": problem.message})
+
+
+def _timeline_fields(timeline: TimelineListing) -> dict[str, object]:
+    return {
+        "timeline": timeline.timeline,
+        "reason": timeline.reason,
+        "parent": timeline.parent,
+        "began": format_time(timeline.begin_ms),
+        "segment_count": timeline.segment_count,
+        "segment_bytes": timeline.segment_bytes,
+        "transaction_count": timeline.transaction_count,
+        "restorable": [
+            {
+                "first_txid": each.first_txid,
+                "last_txid": each.last_txid,
+                "first_time": format_time(each.first_seen_ms),
+                "last_time": format_time(each.last_seen_ms),
+            }
+            for each in timeline.restorable
+        ],
+    }
+
+
+def _snapshot_fields(timeline: str, snapshot: SnapshotListing) -> dict[str, object]:
+    return {
+        "key": snapshot.key,
+        "size_bytes": snapshot.size_bytes,
+        "timeline": timeline,
+        "txid": snapshot.txid,
+        "time": format_time(snapshot.seen_ms),
+    }
+
+
+def _segment_fields(segment: Segment) -> dict[str, object]:
+    return {
+        "key": segment.key,
+        "size_bytes": segment.size_bytes,
+        "seq": segment.seq,
+        "timeline": segment.header.timeline,
+        "txid_before": segment.header.txid_before,
+        "txid_after": segment.footer.txid_after,
+        "first_time": format_time(segment.footer.first_seen_ms),
+        "last_time": format_time(segment.footer.last_seen_ms),
+    }
+
+
+def _print_text(output: Output, url: str, listing: ReplicaListing) -> None:
+    output.line(f"replica   {url}")
+    output.line(f"identity  {listing.replica or 'unknown'}")
+    output.line(f"objects   {listing.object_count}, {format_size(listing.object_bytes)}")
+    for timeline in listing.timelines:
+        output.line()
+        _print_timeline(output, timeline)
+    if listing.problems:
+        output.line()
+    for problem in listing.problems:
+        output.line(f"problem: {_problem_text(problem)}")
+
+
+def _print_timeline(output: Output, timeline: TimelineListing) -> None:
+    output.line(f"timeline {timeline.timeline}")
+    output.line(f"  began       {format_time(timeline.begin_ms)} ({timeline.reason})")
+    if timeline.parent:
+        output.line(f"  left        {timeline.parent}")
+    for snapshot in timeline.snapshots:
+        what = f"transaction {snapshot.txid}, {format_time(snapshot.seen_ms)}, {format_size(snapshot.size_bytes)}"
+        output.line(f"  snapshot    {what}")
+    segments = f"{timeline.segment_count} with {timeline.transaction_count} transactions"
+    output.line(f"  segments    {segments}, {format_size(timeline.segment_bytes)}")
+    for each in timeline.restorable:
+        first, last = format_time(each.first_seen_ms), format_time(each.last_seen_ms)
+        output.line(f"  restorable  transactions {each.first_txid} to {each.last_txid}, {first} to {last}")
+    if not timeline.restorable:
+        output.line("  restorable  nothing yet")
+
+
+def _problem_text(problem: Problem) -> str:
+    return f"timeline {problem.timeline}: {problem.message}" if problem.timeline else problem.message

@@ -1,0 +1,180 @@
+"""`walrep restore`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import get_args
+
+import click
+import msgspec
+
+from walrep import app
+from walrep.cli.command import Command, json_option, takes
+from walrep.cli.output import Output, format_size
+from walrep.cli.session import Session
+from walrep.core.target import AtBookmark, AtTime, AtTxid, Latest, Target, format_duration, format_time, parse_time
+from walrep.core.units import Txid, parse_bookmark
+from walrep.engine.restorer import RestoreOutcome, RestoreProgress, RestoreRequest
+from walrep.errors import UsageError
+from walrep.sqlite.target import Check
+
+__all__ = ["restore"]
+
+_CHECKS: tuple[Check, ...] = get_args(Check)
+
+
+class _Options(msgspec.Struct, frozen=True, kw_only=True):
+    url: str
+    output: Path
+    at: str | None
+    txid: int | None
+    bookmark: str | None
+    timeline: str | None
+    nearest_before: bool
+    dry_run: bool
+    force: bool
+    if_db_not_exists: bool
+    if_replica_exists: bool
+    check: Check
+    as_json: bool
+
+
+@click.command(
+    "restore", cls=Command, short_help="Restore a database as of any transaction.", exits=(0, 1, 2, 4, 6, 7, 8, 130)
+)
+@click.argument("url")
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", required=True, help="The database.")
+@click.option("--at", metavar="TIME", help='As of a time: RFC 3339, local ("2026-11-21 14:03"), or "2h ago".')
+@click.option("--txid", type=click.IntRange(min=0), metavar="N", help="As of a transaction.")
+@click.option("--bookmark", metavar="B", help="As of a position, as `walrep list` and `walrep restore` print it.")
+@click.option("--timeline", metavar="T", help="Of this timeline, by id or number.  [default: the newest]")
+@click.option("--nearest-before", is_flag=True, help="Where the time means one of two transactions, take the earlier.")
+@click.option("--dry-run", is_flag=True, help="Show the plan; write nothing.")
+@click.option("--force", is_flag=True, help="Replace an existing database; never one that is in use.")
+@click.option("--if-db-not-exists", is_flag=True, help="Do nothing, successfully, if the database exists.")
+@click.option("--if-replica-exists", is_flag=True, help="Do nothing, successfully, if there is no replica.")
+@click.option(
+    "--check",
+    type=click.Choice(_CHECKS),
+    default="quick",
+    show_default=True,
+    help="SQLite's own check of the result; its checksum is always verified.",
+)
+@json_option
+@takes(_Options)
+def restore(session: Session, options: _Options) -> None:
+    """Restore a database from the replica at URL: as of its newest transaction, or of any other.
+
+    The database is built beside the output and put there by a rename when it has proved to be right.
+    """
+    output = session.output
+    target = _target(session, options)
+    if options.if_db_not_exists and options.output.exists():
+        _skip(output, "database-exists", f"{options.output} exists; nothing to do")
+        return
+    if options.if_replica_exists and not session.run(app.is_replica(options.url, clock=session.clock)):
+        _skip(output, "no-replica", f"there is no replica at {options.url}; nothing to do")
+        return
+    request = RestoreRequest(
+        output=options.output,
+        target=target,
+        timeline=options.timeline,
+        nearest_before=options.nearest_before,
+        force=options.force,
+        check=options.check,
+        dry_run=options.dry_run,
+    )
+    with output.progress("restoring") as advance:
+
+        def progress(state: RestoreProgress) -> None:
+            advance(state.done_bytes, state.total_bytes)
+
+        outcome = session.run(app.restore(options.url, request, clock=session.clock, progress=progress))
+    _print_json(output, outcome) if options.as_json else _print_text(output, outcome)
+
+
+def _target(session: Session, options: _Options) -> Target:
+    said = [
+        name
+        for name, value in (("--at", options.at), ("--txid", options.txid), ("--bookmark", options.bookmark))
+        if value is not None
+    ]
+    if len(said) > 1:
+        raise UsageError("a restore has one target", detail=f"{' and '.join(said)} are given", hint="choose one")
+    if options.at is not None:
+        zone = app.local_zone(session.environment)
+        parsed = parse_time(options.at, now_ms=session.clock.now_ms(), local_zone=zone)
+        if not options.as_json:
+            session.output.note(f"as of {parsed.shown}")
+        return AtTime(parsed.ms)
+    if options.txid is not None:
+        return AtTxid(Txid(options.txid))
+    if options.bookmark is not None:
+        return AtBookmark(parse_bookmark(options.bookmark))
+    return Latest()
+
+
+def _skip(output: Output, reason: str, text: str) -> None:
+    if output.as_json:
+        output.record("skipped", {"reason": reason})
+    else:
+        output.note(text)
+
+
+def _print_json(output: Output, outcome: RestoreOutcome) -> None:
+    plan = outcome.plan
+    output.record(
+        "restore",
+        {
+            "written": outcome.written,
+            "output": str(outcome.output),
+            "bookmark": outcome.bookmark,
+            "timeline": plan.position.timeline,
+            "txid": outcome.txid,
+            "time": format_time(outcome.seen_ms),
+            "database_bytes": outcome.database_bytes,
+            "page_size": plan.page_size,
+            "peak_bytes": plan.peak_bytes,
+            "planned_requests": plan.requests,
+            "planned_bytes": plan.download_bytes,
+            "downloaded_bytes": outcome.downloaded_bytes,
+            "requests": outcome.requests,
+            "seconds": outcome.seconds,
+            "snapshot": {"key": plan.snapshot.key, "size_bytes": plan.snapshot.size_bytes},
+            "segments": [{"key": each.key, "size_bytes": each.size_bytes} for each in plan.segments],
+            "reasons": plan.reasons,
+            "notices": outcome.notices,
+            "undo": outcome.undo,
+        },
+    )
+
+
+def _print_text(output: Output, outcome: RestoreOutcome) -> None:
+    plan = outcome.plan
+    rows = [
+        (
+            "restored" if outcome.written else "would restore",
+            f"{outcome.output}, {format_size(outcome.database_bytes)}",
+        ),
+        ("transaction", f"{outcome.txid} of timeline {plan.position.timeline}"),
+        ("seen", format_time(outcome.seen_ms)),
+        ("bookmark", outcome.bookmark),
+        ("from", f"{plan.snapshot.key}, {format_size(plan.snapshot.size_bytes)}"),
+    ]
+    if outcome.written:
+        seconds = sum(outcome.seconds.values())
+        requests = ", ".join(f"{count} {verb.upper()}" for verb, count in outcome.requests.items())
+        rows.append(("downloaded", f"{format_size(outcome.downloaded_bytes)} ({requests})"))
+        rows.append(("took", format_duration(round(seconds * 1000))))
+    else:
+        rows += [("and", f"{each.key}, {format_size(each.size_bytes)}") for each in plan.segments]
+        rows.append(("still to get", f"{format_size(plan.download_bytes)} in {plan.requests} requests"))
+        rows.append(("disk needed", format_size(plan.peak_bytes)))
+        rows += [("because", reason) for reason in plan.reasons]
+    if outcome.undo:
+        rows.append(("undo", f"--bookmark {outcome.undo}"))
+    width = max(len(label) for label, _ in rows)
+    for label, text in rows:
+        output.line(f"{label.ljust(width)}  {text}")
+    for notice in outcome.notices:
+        output.note(f"note: {notice}")

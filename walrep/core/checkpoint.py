@@ -1,0 +1,120 @@
+"""What the keeper does next: hand over, probe, checkpoint, or take the write lock for a moment.
+
+Two facts of SQLite's log carry the protocol (measured; docs/design.md has the proof):
+
+- A read transaction on a read mark above 0 forbids a restart of the WAL.
+- A read transaction on READ-LOCK 0 forbids every backfill, and a restart needs a complete backfill; so while one is
+  held at most one non-empty generation can begin, and none of its frames can be discarded.
+
+So the next keeper begins, everything committed is captured, and only then the previous keeper ends (INV-01).
+Order of the cases below:
+
+1. The WAL was restarted, so the keeper sits on READ-LOCK 0. It is left only after a PASSIVE checkpoint has shown that
+   nobody holds the checkpoint lock: a checkpointer of an SQLite before 3.51.3 that read the header before the
+   restart would otherwise mark frames of the new generation as copied (the WAL-reset bug) (INV-05). One process
+   holding both the checkpoint and the write lock is a blocking checkpoint that waits for us: after a grace hand over.
+2. Everything is backfilled: hand over once, to READ-LOCK 0; the app's next write then restarts the WAL.
+3. Frames were committed since the keeper began: hand over, so that the app's checkpoints can copy them.
+4. A backlog, or quiet: PASSIVE. Never FULL, RESTART or TRUNCATE, which make the app's writers wait (INV-04).
+5. Writers that never pause let the WAL grow: stop them, for the tail of one PASSIVE only. Not when an older reader
+   of the app is what holds the checkpoint back: the lock would be wasted; an alarm is raised instead (INV-06).
+"""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+from walrep.core.wal import WalIndex
+
+__all__ = ["CapturePolicy", "KeeperView", "Step", "TickView", "WriteLockAdvice", "next_passive_wait", "plan_tick", "plan_write_lock"]
+
+
+class CapturePolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """Numbers of the protocol; frames, seconds, bytes."""
+
+    passive_frames: int = 500
+    idle_s: float = 0.5
+    wal_frames_max: int = 4000
+    probe_grace_s: float = 0.1
+    write_lock_wait_s: float = 0.05
+    write_lock_budget_s: float = 0.02
+    write_lock_interval_s: float = 0.25
+    write_lock_tail_frames: int = 1500
+    write_lock_rounds: int = 8
+    passive_wait_min_s: float = 0.02
+    passive_wait_max_s: float = 1.0
+
+
+class KeeperView(msgspec.Struct, frozen=True):
+    """The keeper: the salts read just before it began, the frames committed then, whether it went to READ-LOCK 0."""
+
+    salts: tuple[int, int]
+    max_frame: int
+    settled: bool
+
+
+class TickView(msgspec.Struct, frozen=True, kw_only=True):
+    """What one tick sees, after it has captured all it could."""
+
+    index: WalIndex
+    keeper: KeeperView
+    idle_s: float
+    since_passive_s: float
+    passive_wait_s: float
+    since_write_lock_s: float
+    handed_over: bool = False
+    """Whether a hand-over ended in this very tick: writers that never pause would otherwise be handed over for ever."""
+
+
+class Step(enum.Enum):
+    """What to do next."""
+
+    NOTHING = "nothing"
+    PROBE = "probe the checkpoint lock, then hand over"
+    HAND_OVER = "hand over"
+    PASSIVE = "passive checkpoint"
+    WRITE_LOCK = "stop writers for the tail of a passive checkpoint"
+
+
+def plan_tick(view: TickView, policy: CapturePolicy) -> Step:
+    """Decide the next step; the cases are numbered as in the module's text."""
+    index, keeper = view.index, view.keeper
+    if index.max_frame == 0:
+        return Step.NOTHING
+    if index.salts != keeper.salts:
+        return Step.PROBE
+    if index.backlog == 0:
+        at_rest = keeper.settled and keeper.max_frame == index.max_frame
+        return Step.NOTHING if at_rest else Step.HAND_OVER
+    if not view.handed_over and (index.max_frame != keeper.max_frame or keeper.settled):
+        return Step.HAND_OVER
+    if index.max_frame > policy.wal_frames_max and view.since_write_lock_s > policy.write_lock_interval_s:
+        return Step.WRITE_LOCK
+    due = index.backlog >= policy.passive_frames or view.idle_s > policy.idle_s
+    return Step.PASSIVE if due and view.since_passive_s >= view.passive_wait_s else Step.NOTHING
+
+
+class WriteLockAdvice(enum.Enum):
+    """What to do about a WAL that keeps growing."""
+
+    STARVED = "an older reader holds the checkpoint back"
+    CONVERGE = "copy more before stopping anyone"
+    TAKE = "take the write lock"
+
+
+def next_passive_wait(wait_s: float, *, progress: bool, policy: CapturePolicy) -> float:
+    """Return how long to wait before the next PASSIVE: a reader in the way is not worth asking 50 times a second."""
+    return policy.passive_wait_min_s if progress else min(2 * wait_s, policy.passive_wait_max_s)
+
+
+def plan_write_lock(
+    *, backfilled: int | None, keeper_frame: int, index: WalIndex, rounds: int, policy: CapturePolicy
+) -> WriteLockAdvice:
+    """Decide, after a PASSIVE that reached frame `backfilled` (None: busy), whether to stop the writers now."""
+    if backfilled is None or backfilled < keeper_frame:
+        return WriteLockAdvice.STARVED
+    if index.max_frame - backfilled > policy.write_lock_tail_frames and rounds < policy.write_lock_rounds:
+        return WriteLockAdvice.CONVERGE
+    return WriteLockAdvice.TAKE

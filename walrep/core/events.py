@@ -1,0 +1,122 @@
+"""What walrep tells while it works: frozen values, handed to one `report` callable.
+
+Code that works returns or reports; only the command line turns an event into a line of log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar, Literal
+
+import msgspec
+
+__all__ = [
+    "Alarm",
+    "Attached",
+    "Detached",
+    "Event",
+    "Failed",
+    "Flushed",
+    "Report",
+    "Resumed",
+    "RetryScheduled",
+    "SnapshotWritten",
+    "Stopping",
+    "TimelineBegan",
+]
+
+Level = Literal["debug", "info", "warning", "error"]
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="event"):
+    """Base of all events; `database` is the path as the user gave it."""
+
+    level: ClassVar[Level] = "info"
+    database: str
+
+
+class Attached(Event, tag="attached"):
+    """The database is held; its commits are seen from now on."""
+
+    page_size: int
+    page_count: int
+    wal_frames: int
+
+
+class Resumed(Event, tag="resumed"):
+    """Capture continues where the state on disk ended, without a snapshot."""
+
+    timeline: str
+    txid: int
+    reason: str
+
+
+class TimelineBegan(Event, tag="timeline-began"):
+    """A new timeline began; nothing is lost of the one before."""
+
+    timeline: str
+    reason: str
+    parent: str | None
+
+
+class SnapshotWritten(Event, tag="snapshot-written"):
+    """A snapshot is durable."""
+
+    timeline: str
+    txid: int
+    page_count: int
+    object_bytes: int
+    seconds: float
+
+
+class Flushed(Event, tag="flushed"):
+    """A segment is durable."""
+
+    bookmark: str
+    seq: int
+    transactions: int
+    object_bytes: int
+    lag_s: float
+    reason: str
+
+
+class RetryScheduled(Event, tag="retry"):
+    """The store failed in a way that may pass; told once per kind of failure."""
+
+    level: ClassVar[Level] = "warning"
+    message: str
+    delay_s: float
+
+
+class Alarm(Event, tag="alarm"):
+    """Something needs a person; `key` is stable, so that the same condition is told once until it ends."""
+
+    level: ClassVar[Level] = "warning"
+    key: str
+    message: str
+    hint: str = ""
+
+
+class Failed(Event, tag="failed"):
+    """Protection of this database ended with an error."""
+
+    level: ClassVar[Level] = "error"
+    message: str
+    detail: str
+    hint: str
+    exit_code: int
+
+
+class Stopping(Event, tag="stopping"):
+    """A stop was asked for; what is captured is being made durable."""
+
+
+class Detached(Event, tag="detached"):
+    """The database is let go: `clean` when the state proves where the log ended, so that a start resumes."""
+
+    position: str | None
+    clean: bool
+    durable: bool
+
+
+Report = Callable[[Event], None]

@@ -1,0 +1,99 @@
+"""The headers and footers of a replica's objects, and the replica object itself.
+
+Headers and footers are MessagePack maps with these field names (see `walrep.core.container`); the replica object is
+JSON, so that `cat` shows it. Times are ms since 1970 UTC.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from walrep.core.units import Position, Seq, TimelineId, Txid
+
+__all__ = [
+    "REPLICA_FORMAT",
+    "ReplicaInfo",
+    "SegmentFooter",
+    "SegmentHeader",
+    "SnapshotFooter",
+    "SnapshotHeader",
+    "TimelineStart",
+    "Writer",
+]
+
+REPLICA_FORMAT = 1
+
+
+class Writer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Who wrote an object. The nonce (16 hexadecimal digits) is drawn once per local state."""
+
+    nonce: str
+    host: str = ""
+    pid: int = 0
+
+
+class ReplicaInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """The `replica` object: create-only, written once."""
+
+    format: int
+    replica: str
+    database: str
+    created_ms: int
+    created_by: Writer
+    walrep: str
+
+
+class TimelineStart(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a timeline began, and the position of its parent that it left, if it had one."""
+
+    reason: str
+    parent: Position | None = None
+
+
+class SegmentHeader(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The state before a segment. A segment with `start` opens its timeline and holds no transaction."""
+
+    replica: str
+    seq: Seq
+    timeline: TimelineId
+    writer: Writer
+    created_ms: int
+    page_size: int
+    txid_before: Txid
+    checksum_before: int
+    pages_before: int
+    start: TimelineStart | None = None
+
+
+class SegmentFooter(msgspec.Struct, frozen=True, kw_only=True):
+    """The state after a segment. `first_looked_ms` is when walrep had last looked before the first commit was seen."""
+
+    txid_after: Txid
+    checksum_after: int
+    pages_after: int
+    first_looked_ms: int
+    first_seen_ms: int
+    last_seen_ms: int
+    chunk_count: int
+    frame_count: int
+
+
+class SnapshotHeader(msgspec.Struct, frozen=True, kw_only=True):
+    """What a snapshot is of. `seq` is the newest segment that it includes: later ones apply on top."""
+
+    replica: str
+    timeline: TimelineId
+    writer: Writer
+    created_ms: int
+    page_size: int
+
+
+class SnapshotFooter(msgspec.Struct, frozen=True, kw_only=True):
+    """The position at which a snapshot is valid, known when it is complete."""
+
+    txid: Txid
+    seq: Seq
+    seen_ms: int
+    checksum: int
+    page_count: int
+    block_count: int

@@ -1,0 +1,338 @@
+"""What a restore needs: from what a replica holds and a target to a snapshot, segments and the exact transaction.
+
+`plan_restore` is called with what is known; while that is not enough it returns `Needs` instead of a plan, the records
+of a segment or two, or the ends of a snapshot. The caller reads them and calls again.
+
+Which timeline, when none is named: `latest` and a transaction mean the newest, the one with the highest number. If it
+is not restorable, they fail rather than give older data. A time means the timeline that was the current one then. Two
+timelines with one number (possible where a store has no create-only PUT) have to be told apart by the person who asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from walrep.core.chunk import Commit
+from walrep.core.history import Coverage, History, Segment, Snapshot, Timeline
+from walrep.core.moments import UNKNOWABLE, find_moment, list_moments, straddling_segments
+from walrep.core.objects import SnapshotFooter, SnapshotHeader
+from walrep.core.target import AtBookmark, AtTime, AtTxid, Latest, Target, format_duration, format_time
+from walrep.core.units import Checksum, Position, Txid
+from walrep.errors import TargetAmbiguous, TargetNotFound, UsageError
+
+__all__ = [
+    "PART_BYTES",
+    "WHOLE_BYTES_MAX",
+    "Known",
+    "Needs",
+    "RestorePlan",
+    "SnapshotEnds",
+    "describe_ranges",
+    "plan_restore",
+    "select_timeline",
+    "split_parts",
+]
+
+PART_BYTES = 8 << 20
+"""A restore gets larger objects in parts of this size."""
+
+WHOLE_BYTES_MAX = 256 << 10
+"""Segments up to this size are read whole when the replica's history is read, and kept for the restore."""
+
+_UNREADABLE = frozenset(("damaged-segment", "foreign-segment"))
+
+
+class SnapshotEnds(msgspec.Struct, frozen=True):
+    """The header and the footer of a snapshot."""
+
+    header: SnapshotHeader
+    footer: SnapshotFooter
+
+
+class Known(msgspec.Struct, frozen=True, kw_only=True):
+    """What has been read beyond the history, by key: all transactions of a segment, the ends of a snapshot."""
+
+    commits: Mapping[str, Sequence[Commit]] = {}
+    snapshots: Mapping[str, SnapshotEnds] = {}
+
+
+class Needs(msgspec.Struct, frozen=True, kw_only=True):
+    """What has to be read before the plan can be made."""
+
+    segments: tuple[Segment, ...] = ()
+    snapshots: tuple[Snapshot, ...] = ()
+
+
+class RestorePlan(msgspec.Struct, frozen=True, kw_only=True):
+    """What will be restored, and from what. `requests` and `download_bytes`: what executing it still has to get."""
+
+    position: Position
+    seen_ms: int
+    page_size: int
+    page_count: int
+    peak_bytes: int
+    snapshot: Snapshot
+    segments: tuple[Segment, ...]
+    requests: int
+    download_bytes: int
+    reasons: tuple[str, ...]
+    notices: tuple[str, ...]
+
+
+class _State(msgspec.Struct, frozen=True):
+    """What is recorded of the state after a transaction."""
+
+    checksum: int
+    page_count: int
+    seen_ms: int
+    page_size: int
+
+
+def split_parts(size_bytes: int) -> list[tuple[int, int]]:
+    """Return the (start, length) of the ranges in which an object of this size is read."""
+    return [(start, min(PART_BYTES, size_bytes - start)) for start in range(0, size_bytes, PART_BYTES)]
+
+
+def plan_restore(
+    history: History, known: Known, target: Target, *, timeline: str | None, nearest_before: bool, now_ms: int
+) -> RestorePlan | Needs:
+    """Decide what to restore and from what; `timeline` is a full id or a number, None to choose by the target.
+
+    Raises:
+        TargetNotFound: the replica does not hold the target.
+        TargetAmbiguous: the record does not tell which of two is meant.
+        UsageError: the target and `timeline` contradict each other.
+
+    """
+    if not history.timelines:
+        raise TargetNotFound("the replica is empty", hint="start `walrep replicate` for this database first")
+    match target:
+        case AtTime(ms=ms):
+            return _plan_time(history, known, (ms, now_ms), timeline, nearest_before=nearest_before)
+        case AtBookmark(position=position):
+            return _plan_bookmark(history, known, position, timeline)
+        case AtTxid(txid=txid):
+            chosen = select_timeline(history, timeline)
+            _refuse_beyond(history, chosen, txid)
+            reasons = (f"transaction {txid} was asked for", _timeline_reason(chosen, timeline))
+            return _plan(chosen, known, txid, reasons, ())
+        case Latest():
+            chosen = select_timeline(history, timeline)
+            _refuse_unfinished(history, chosen)
+            reasons = ("the newest transaction was asked for", _timeline_reason(chosen, timeline))
+            age_ms = max(0, now_ms - chosen.ranges[-1].last_seen_ms)
+            notice = f"the newest stored transaction was seen {format_duration(age_ms)} ago; {UNKNOWABLE}"
+            return _plan(chosen, known, chosen.tip_txid, reasons, (notice,))
+
+
+def select_timeline(history: History, text: str | None) -> Timeline:
+    """Return the timeline that `text` names by id or number; the newest for None.
+
+    Raises:
+        TargetNotFound: there is none.
+        TargetAmbiguous: two have that number.
+
+    """
+    if text is None:
+        number = max(each.number for each in history.timelines)
+        found = [each for each in history.timelines if each.number == number]
+    elif text.isascii() and text.isdigit():
+        found = [each for each in history.timelines if each.number == int(text)]
+    else:
+        found = [each for each in history.timelines if each.id == text]
+    if not found:
+        known = ", ".join(each.id for each in history.timelines)
+        raise TargetNotFound("no such timeline", detail=str(text), hint=f"the replica has {known}")
+    if len(found) > 1:
+        _refuse_twins(found)
+    return found[0]
+
+
+def describe_ranges(timelines: Sequence[Timeline]) -> str:
+    """Return what is restorable, for the message of an error."""
+    lines = [
+        f"timeline {timeline.id}: transactions {each.first_txid} to {each.last_txid}, "
+        f"{format_time(each.first_seen_ms)} to {format_time(each.last_seen_ms)}"
+        for timeline in timelines
+        for each in timeline.ranges
+    ]
+    return "restorable is " + "; ".join(lines) if lines else "nothing is restorable yet"
+
+
+def _plan_time(
+    history: History, known: Known, times: tuple[int, int], timeline: str | None, *, nearest_before: bool
+) -> RestorePlan | Needs:
+    ms, now_ms = times
+    if ms > now_ms:
+        raise TargetNotFound(
+            "the target is in the future",
+            detail=f"{format_time(ms)} is {format_duration(ms - now_ms)} after now",
+            hint="leave the target out to restore the newest transaction",
+        )
+    if timeline is None:
+        timelines = history.timelines
+        for each in timelines:
+            twins = [other for other in timelines if other.number == each.number]
+            if len(twins) > 1 and ms >= min(twin.begin_ms for twin in twins):
+                _refuse_twins(twins)
+    else:
+        timelines = (select_timeline(history, timeline),)
+    missing = straddling_segments(timelines, ms, known.commits)
+    if missing:
+        return Needs(segments=missing)
+    try:
+        found, notices = find_moment(list_moments(timelines, known.commits), ms, nearest_before=nearest_before)
+    except TargetNotFound as error:
+        raise TargetNotFound(error.message, detail=error.detail, hint=describe_ranges(timelines)) from None
+    chosen = next(each for each in timelines if each.id == found.timeline)
+    if found.txid == chosen.tip_txid and ms > found.seen_ms and not nearest_before:
+        _refuse_unfinished(history, chosen)
+    reasons = (
+        f"transaction {found.txid} is the last one seen by {format_time(ms)}",
+        _timeline_reason(chosen, timeline) if timeline else f"timeline {chosen.id} was the current one then",
+    )
+    return _plan(chosen, known, found.txid, reasons, notices)
+
+
+def _plan_bookmark(history: History, known: Known, position: Position, timeline: str | None) -> RestorePlan | Needs:
+    chosen = select_timeline(history, position.timeline)
+    if timeline is not None and select_timeline(history, timeline).id != chosen.id:
+        raise UsageError("the bookmark is of another timeline", detail=f"{position} and --timeline {timeline}")
+    _refuse_beyond(history, chosen, position.txid)
+    plan = _plan(chosen, known, position.txid, ("a bookmark was given, and its checksum is the recorded one",), ())
+    if isinstance(plan, RestorePlan) and plan.position != position:
+        raise TargetNotFound(
+            "the replica's record contradicts the bookmark",
+            detail=f"{position} was asked for, {plan.position} is recorded",
+            hint="the bookmark is of another database, or mistyped",
+        )
+    return plan
+
+
+def _plan(
+    timeline: Timeline, known: Known, txid: Txid, reasons: tuple[str, ...], notices: tuple[str, ...]
+) -> RestorePlan | Needs:
+    """Plan the restore of a transaction that is in one of the timeline's ranges."""
+    coverage = max(
+        (each for each in timeline.coverages if each.first_txid <= txid <= each.last_txid),
+        key=lambda each: (each.first_txid, each.snapshot.name.seq),
+    )
+    state = _state_at(timeline, coverage, txid, known)
+    if isinstance(state, Needs):
+        return state
+    segments = tuple(each for each in coverage.segments if each.header.txid_before < txid)
+    page_counts = [state.page_count, *(each.header.pages_before for each in segments)]
+    parts = len(split_parts(coverage.snapshot.size_bytes))
+    large = [each.size_bytes for each in segments if each.size_bytes > WHOLE_BYTES_MAX]
+    on_top = f"{txid - coverage.first_txid} transactions in {len(segments)} segments"
+    return RestorePlan(
+        position=Position(timeline.id, txid, Checksum(state.checksum)),
+        seen_ms=state.seen_ms,
+        page_size=state.page_size,
+        page_count=state.page_count,
+        peak_bytes=state.page_size * max(page_counts),
+        snapshot=coverage.snapshot,
+        segments=segments,
+        requests=parts + sum(len(split_parts(size)) for size in large),
+        download_bytes=coverage.snapshot.size_bytes + sum(large),
+        reasons=(*reasons, f"the newest snapshot before it is of transaction {coverage.first_txid}; on top, {on_top}"),
+        notices=notices,
+    )
+
+
+def _state_at(timeline: Timeline, coverage: Coverage, txid: Txid, known: Known) -> _State | Needs:
+    """Return what is recorded of the state after `txid`, from the cheapest record that tells."""
+    holder = next(
+        (each for each in timeline.segments if each.header.txid_before < txid <= each.footer.txid_after), None
+    )
+    if holder is not None and txid == holder.footer.txid_after:
+        footer = holder.footer
+        return _State(footer.checksum_after, footer.pages_after, footer.last_seen_ms, holder.header.page_size)
+    if txid > coverage.first_txid and holder is not None:
+        commits = known.commits.get(holder.key)
+        if commits is None:
+            return Needs(segments=(holder,))
+        commit = commits[txid - holder.header.txid_before - 1]
+        return _State(commit.checksum, commit.pages_after, commit.seen_ms, holder.header.page_size)
+    seen_ms = coverage.snapshot.name.seen_ms
+    if coverage.segments:
+        header = coverage.segments[0].header
+        return _State(header.checksum_before, header.pages_before, seen_ms, header.page_size)
+    ends = known.snapshots.get(coverage.snapshot.key)
+    if ends is None:
+        return Needs(snapshots=(coverage.snapshot,))
+    return _State(ends.footer.checksum, ends.footer.page_count, seen_ms, ends.header.page_size)
+
+
+def _timeline_reason(timeline: Timeline, asked: str | None) -> str:
+    return f"timeline {timeline.id} was asked for" if asked else f"timeline {timeline.id} is the newest"
+
+
+def _refuse_twins(timelines: Sequence[Timeline]) -> None:
+    names = " and ".join(each.id for each in timelines)
+    raise TargetAmbiguous(
+        f"{len(timelines)} timelines have the number {timelines[0].number}",
+        detail=f"{names} were written by different writers at the same time; {describe_ranges(timelines)}",
+        hint=f"choose one: --timeline {timelines[0].id}",
+    )
+
+
+def _refuse_beyond(history: History, timeline: Timeline, txid: Txid) -> None:
+    if any(each.first_txid <= txid <= each.last_txid for each in timeline.ranges):
+        return
+    elsewhere = [
+        other for other in history.timelines if any(each.first_txid <= txid <= each.last_txid for each in other.ranges)
+    ]
+    hint = f"timeline {elsewhere[-1].id} has one: --timeline {elsewhere[-1].id}" if elsewhere else ""
+    raise TargetNotFound(
+        f"transaction {txid} of timeline {timeline.id} is not restorable",
+        detail=describe_ranges([timeline]),
+        hint=hint or "; ".join(problem.message for problem in history.problems[:3]),
+    )
+
+
+def _unreadable_after(history: History, timeline: Timeline) -> bool:
+    """Return whether there are damaged segments that may continue the timeline."""
+    newest = max((segment.seq for segment in timeline.segments), default=0)
+    begins = [each.begin_seq for each in history.timelines if each.begin_seq is not None and each.begin_seq > newest]
+    return any(newest < seq < min(begins, default=seq + 1) for seq in history.unreadable)
+
+
+def _refuse_unfinished(history: History, timeline: Timeline) -> None:
+    """Refuse `latest` where it would silently be older than the newest that was stored."""
+    complete = timeline.ranges and timeline.ranges[-1].last_txid == timeline.tip_txid
+    if complete and not _unreadable_after(history, timeline):
+        return
+    if complete:
+        last = timeline.ranges[-1]
+        raise TargetNotFound(
+            f"segments of timeline {timeline.id} after transaction {last.last_txid} are not readable",
+            detail="; ".join(each.message for each in history.problems if each.kind in _UNREADABLE),
+            hint=f"to restore what is readable, add --timeline {timeline.id} --txid {last.last_txid}",
+        )
+    if timeline.ranges:
+        last = timeline.ranges[-1]
+        why = "; ".join(each.message for each in history.problems if each.timeline in {"", timeline.id})
+        raise TargetNotFound(
+            f"the newest transaction of timeline {timeline.id}, {timeline.tip_txid}, is not restorable",
+            detail=why,
+            hint=f"the newest restorable is transaction {last.last_txid}, seen {format_time(last.last_seen_ms)}: "
+            f"--timeline {timeline.id} --txid {last.last_txid}",
+        )
+    older = [each for each in history.timelines if each.ranges and each.number < timeline.number]
+    parent = timeline.parent.timeline if timeline.parent else ""
+    older.sort(key=lambda each: (each.id == parent, each.number))
+    hint = "wait until its first snapshot is stored"
+    if older:
+        last = older[-1].ranges[-1]
+        hint += (
+            f", or restore transaction {last.last_txid} of the timeline before, seen {format_time(last.last_seen_ms)}: "
+            f"--timeline {older[-1].id}"
+        )
+    raise TargetNotFound(
+        f"timeline {timeline.id} began, but its first snapshot is not complete",
+        detail=f"it began at {format_time(timeline.begin_ms)} ({timeline.reason})",
+        hint=hint,
+    )

@@ -1,0 +1,269 @@
+"""From the bytes of a plan's objects, as they arrive, to pages: what a restore does between two awaits.
+
+Objects arrive in parts. A container is parsed by pulling, so that a parser is advanced only while the bytes of a whole
+block, of the largest there may be, are at hand, or the object has ended.
+
+Nothing is believed: a snapshot has to be what its key says, the database checksum is compared after it, before and
+after each segment, and after every transaction.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Generic, TypeVar
+
+import msgspec
+from xxhash import xxh3_64_intdigest
+
+from walrep.core.chunk import FLAG_COMMIT, FLAG_REFERENCE, decode_pages
+from walrep.core.container import BLOCK_HEADER_BYTES, BODY_BYTES_MAX, HEAD_BYTES_MAX, PREAMBLE_BYTES, TAIL_BYTES
+from walrep.core.objects import SegmentFooter, SegmentHeader, SnapshotFooter, SnapshotHeader
+from walrep.core.restore import RestorePlan
+from walrep.core.segment import SegmentChunk, read_segment
+from walrep.core.snapshot import SnapshotPages, read_snapshot
+from walrep.core.units import format_checksum
+from walrep.engine.pagefile import PageFile
+from walrep.errors import CorruptObject, RestoreMismatch
+
+__all__ = ["BlockBatch", "ObjectFeed", "SegmentApplier", "SnapshotLoader", "naming"]
+
+T = TypeVar("T")
+
+_STEP_BYTES_MAX = PREAMBLE_BYTES + BLOCK_HEADER_BYTES + HEAD_BYTES_MAX + BODY_BYTES_MAX + TAIL_BYTES + 1
+_BATCH_PAGES_BYTES = 4 << 20
+
+
+@contextmanager
+def naming(key: str) -> Iterator[None]:
+    """Add the object's key to what a parser complains about."""
+    try:
+        yield
+    except CorruptObject as error:
+        error.detail = f"{key}: {error.detail}" if error.detail else key
+        raise
+
+
+class ObjectFeed(Generic[T]):
+    """Feeds a pulling parser with the parts of one object."""
+
+    def __init__(self, parse: Callable[[Callable[[int], bytes]], Iterator[T]]) -> None:
+        self._parts: deque[memoryview] = deque()
+        self._available_bytes = 0
+        self._ended = False
+        self._items = parse(self._read)
+
+    def feed(self, data: bytes, *, final: bool) -> Iterator[T]:
+        """Take the next part of the object; yield what can be parsed by now, before a defect is raised.
+
+        Raises:
+            CorruptObject: from the parser.
+
+        """
+        if data:
+            self._parts.append(memoryview(data))
+            self._available_bytes += len(data)
+        self._ended = final
+        while self._ended or self._available_bytes >= _STEP_BYTES_MAX:
+            try:
+                item = next(self._items)
+            except StopIteration:
+                return
+            yield item
+
+    def _read(self, count: int) -> bytes:
+        taken: list[memoryview] = []
+        wanted = count
+        while wanted and self._parts:
+            part = self._parts.popleft()
+            if len(part) > wanted:
+                self._parts.appendleft(part[wanted:])
+                part = part[:wanted]
+            taken.append(part)
+            wanted -= len(part)
+        self._available_bytes -= count - wanted
+        return b"".join(taken)
+
+
+class BlockBatch(msgspec.Struct, frozen=True):
+    """Blocks of a snapshot that are worked on together, and the range of their page numbers."""
+
+    blocks: list[SnapshotPages]
+    lowest: int
+    highest: int
+
+    def overlaps(self, other: BlockBatch) -> bool:
+        """Return whether they may have a page in common: then the later one must be written after the other."""
+        return self.lowest <= other.highest and other.lowest <= self.highest
+
+
+class SnapshotLoader:
+    """Splits the plan's snapshot into batches, and proves the whole in the end."""
+
+    def __init__(self, plan: RestorePlan, pages: PageFile) -> None:
+        self._plan = plan
+        self._pages = pages
+        self._feed: ObjectFeed[SnapshotHeader | SnapshotPages | SnapshotFooter] = ObjectFeed(read_snapshot)
+        self._footer: SnapshotFooter | None = None
+
+    def feed(self, data: bytes, *, final: bool) -> list[BlockBatch]:
+        """Take the next part of the object and return the batches that are complete.
+
+        Raises:
+            CorruptObject: the object is malformed.
+            RestoreMismatch: it is another snapshot than its key says.
+
+        """
+        blocks: list[SnapshotPages] = []
+        with naming(self._plan.snapshot.key):
+            for item in self._feed.feed(data, final=final):
+                if isinstance(item, SnapshotPages):
+                    blocks.append(item)
+                elif isinstance(item, SnapshotFooter):
+                    self._footer = item
+                else:
+                    self._check_header(item)
+        return self._batches(blocks)
+
+    def finish(self) -> None:
+        """Compare the database checksum, when everything is written.
+
+        Raises:
+            RestoreMismatch: the pages are not those that were recorded.
+
+        """
+        footer, name, hashes = self._footer, self._plan.snapshot.name, self._pages.hashes
+        if footer is None or (footer.txid, footer.seq) != (name.txid, name.seq):
+            raise RestoreMismatch(
+                "the snapshot is of another position than its key says", detail=self._plan.snapshot.key
+            )
+        hashes.rebuild()
+        hashes.commit(footer.page_count)
+        if hashes.checksum != footer.checksum:
+            raise _mismatch(f"snapshot {self._plan.snapshot.key}", footer.checksum, hashes.checksum)
+
+    def _check_header(self, header: SnapshotHeader) -> None:
+        if (header.timeline, header.page_size) != (self._plan.position.timeline, self._plan.page_size):
+            raise RestoreMismatch("the snapshot is of another timeline or page size", detail=self._plan.snapshot.key)
+
+    def _batches(self, blocks: list[SnapshotPages]) -> list[BlockBatch]:
+        batches = []
+        start = pages = 0
+        for index, block in enumerate(blocks, 1):
+            pages += len(block.pgnos)
+            if pages * self._plan.page_size >= _BATCH_PAGES_BYTES or index == len(blocks):
+                part = blocks[start:index]
+                lowest = min(min(each.pgnos) for each in part)
+                batches.append(BlockBatch(part, lowest, max(max(each.pgnos) for each in part)))
+                start, pages = index, 0
+        return batches
+
+
+class SegmentApplier:
+    """Applies the plan's segments, in order, until its transaction."""
+
+    def __init__(self, plan: RestorePlan, pages: PageFile) -> None:
+        self._plan = plan
+        self._pages = pages
+        self._txid = int(plan.snapshot.name.txid)
+        self._feeds: dict[str, ObjectFeed[SegmentHeader | SegmentChunk | SegmentFooter]] = {}
+
+    def is_done(self) -> bool:
+        """Return whether the plan's transaction is reached."""
+        return self._txid == self._plan.position.txid
+
+    def feed(self, key: str, data: bytes, *, final: bool) -> None:
+        """Take the next part of a segment and apply what is complete.
+
+        Raises:
+            CorruptObject: the object is malformed.
+            RestoreMismatch: it does not fit what is there, or a checksum is not the recorded one.
+
+        """
+        if self.is_done():
+            return
+        if key not in self._feeds:
+            self._feeds = {key: ObjectFeed(read_segment)}
+        with naming(key):
+            for item in self._feeds[key].feed(data, final=final):
+                if isinstance(item, SegmentChunk):
+                    self._apply(key, item)
+                    self._pages.spill_if_full()
+                else:
+                    self._check_end(key, item)
+                # What stands behind the target is of no concern, also when it is damaged.
+                if self.is_done():
+                    return
+
+    def finish(self) -> None:
+        """Compare the end with the plan.
+
+        Raises:
+            RestoreMismatch: the plan's transaction was not reached, or is another one than recorded.
+
+        """
+        hashes, position = self._pages.hashes, self._plan.position
+        if not self.is_done():
+            raise RestoreMismatch(f"the segments end at transaction {self._txid}, expected {position.txid}")
+        if (hashes.checksum, hashes.page_count) != (position.checksum, self._plan.page_count):
+            raise _mismatch(f"transaction {position.txid}", position.checksum, hashes.checksum)
+
+    def _check_end(self, key: str, end: SegmentHeader | SegmentFooter) -> None:
+        hashes = self._pages.hashes
+        if isinstance(end, SegmentHeader):
+            where, recorded = "before", (end.txid_before, end.checksum_before, end.pages_before)
+        else:
+            where, recorded = "after", (end.txid_after, end.checksum_after, end.pages_after)
+        if recorded != (self._txid, hashes.checksum, hashes.page_count):
+            raise _mismatch(f"the state {where} {key}", recorded[1], hashes.checksum)
+
+    def _apply(self, key: str, chunk: SegmentChunk) -> None:
+        table, page_size, pages = chunk.table, self._pages.page_size, self._pages
+        references = []
+        for pgno, flag in zip(table.pgnos, table.flags, strict=True):
+            if flag & FLAG_REFERENCE:
+                reference = pages.page(pgno)
+                if reference is None:
+                    raise RestoreMismatch(f"page {pgno} is compressed against one that does not exist", detail=key)
+                references.append(reference)
+        plain = decode_pages(
+            chunk.body, references, page_count=len(table.pgnos), page_size=page_size, offset=chunk.offset
+        )
+        contents = [plain[start : start + page_size] for start in range(0, len(plain), page_size)]
+        self._advance(key, chunk, contents)
+
+    def _advance(self, key: str, chunk: SegmentChunk, contents: list[bytes]) -> None:
+        """Move pages, hash array and checksum over the frames of a chunk, up to the plan's transaction."""
+        pgnos, flags = chunk.table.pgnos, chunk.table.flags
+        state, cache, target = self._pages.hashes, self._pages.cache, self._plan.position.txid
+        state.reserve(max(pgnos))
+        slots, checksum, highest = state.slots, state.checksum, state.highest
+        commits = iter(chunk.table.commits)
+        new_hashes = map(xxh3_64_intdigest, contents, pgnos)
+        for pgno, flag, content, new_hash in zip(pgnos, flags, contents, new_hashes, strict=True):
+            new = new_hash or 1
+            checksum ^= slots[pgno] ^ new
+            slots[pgno] = new
+            cache[pgno] = content
+            if pgno > highest:  # noqa: PLR1730 - max() takes three times as long, once a frame
+                highest = pgno
+            if flag & FLAG_COMMIT:
+                commit = next(commits)
+                state.checksum, state.highest = checksum, highest
+                state.commit(commit.pages_after)
+                checksum, highest = state.checksum, state.highest
+                self._txid += 1
+                if checksum != commit.checksum:
+                    raise _mismatch(f"transaction {self._txid} in {key}", commit.checksum, checksum)
+                if self._txid == target:
+                    return
+        state.checksum, state.highest = checksum, highest
+
+
+def _mismatch(what: str, recorded: int, found: int) -> RestoreMismatch:
+    return RestoreMismatch(
+        f"the database checksum of {what} is not the recorded one",
+        detail=f"recorded {format_checksum(recorded)}, found {format_checksum(found)}",
+        hint="nothing was put at the target; restore an earlier transaction, and keep the replica for analysis",
+    )

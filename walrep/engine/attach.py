@@ -1,0 +1,157 @@
+"""Attach to a live database, and find out whether capture can go on where it stood."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+from walrep.core.events import Alarm, Attached, Resumed
+from walrep.core.resume import ResumeEvidence, ResumeKind, ResumePlan, plan_resume
+from walrep.core.state import CaptureMark, LocalState
+from walrep.disk.spool import Recovered, Spool
+from walrep.engine.parts import EngineParts
+from walrep.engine.settings import DatabaseSettings
+from walrep.engine.waiting import wait_for_event
+from walrep.errors import DatabaseBusy, DatabaseError, DatabaseMissing, DatabaseReplaced, NotADatabase
+from walrep.sqlite.capture import Capture
+from walrep.sqlite.keeper import Keeper
+from walrep.sqlite.preflight import check_database_file
+
+__all__ = ["Attacher"]
+
+_LOOK_AGAIN_S = 1.0
+
+
+class Attacher:
+    """Opens one database again and again: at the start, and after its file was replaced or removed."""
+
+    def __init__(self, parts: EngineParts, settings: DatabaseSettings) -> None:
+        self._parts = parts
+        self._settings = settings
+        self._told = ""
+
+    async def attach(self, state: LocalState, *, wait: bool, stop: asyncio.Event) -> Capture | None:
+        """Return the database with a keeper held; None when `stop` came first.
+
+        With `wait`, what may come right by itself (no file, an empty one, a lock, a stale -wal) is waited for.
+
+        Raises:
+            DatabaseError: it cannot be protected.
+
+        """
+        path = self._settings.path
+        appeared = asyncio.Event()
+        with self._parts.watcher.watch(path.parent, frozenset({path.name, f"{path.name}-wal"}), appeared):
+            while not stop.is_set():
+                try:
+                    return await self._open(state)
+                except DatabaseError as error:
+                    if not self._may_pass(error, wait=wait):
+                        raise
+                    self._tell(error)
+                appeared.clear()
+                await wait_for_event(appeared, self._parts.clock, _LOOK_AGAIN_S)
+        return None
+
+    async def resume(self, capture: Capture, spool: Spool, recovered: Recovered | None) -> ResumePlan:
+        """Let capture go on where disk proves that it stood, if the files prove that nothing is missing."""
+        state = spool.state
+        if recovered is None:
+            why = "there is no local state" if state.timeline is None else "the local state is incomplete"
+            return ResumePlan(kind=ResumeKind.BROKEN, reason=why)
+        mark = recovered.mark
+        clean_end = state.clean_end if mark == state.mark else None
+
+        def resume() -> ResumePlan:
+            plan = plan_resume(mark, clean_end, _evidence(capture, state, mark))
+            if plan.kind is not ResumeKind.BROKEN:
+                within = mark if plan.kind is ResumeKind.CONTINUE else None
+                capture.resume(within, recovered.hashes, recovered.txid, state.looked_ms)
+            return plan
+
+        plan = await self._parts.captures.run(resume)
+        if plan.kind is not ResumeKind.BROKEN:
+            self._parts.report(
+                Resumed(
+                    database=str(self._settings.path),
+                    timeline=str(state.timeline),
+                    txid=recovered.txid,
+                    reason=plan.reason,
+                )
+            )
+        return plan
+
+    async def _open(self, state: LocalState) -> Capture:
+        settings, parts = self._settings, self._parts
+        path, enable_wal = settings.path, settings.enable_wal
+        mountinfo = parts.mountinfo
+
+        def preflight() -> None:
+            check_database_file(path, mountinfo=mountinfo, enable_wal=enable_wal)
+            _refuse_stale_wal(path, state)
+
+        await parts.runner.run(preflight)
+
+        def attach() -> Capture:
+            keeper = Keeper(path, enable_wal=enable_wal)
+            return Capture(keeper, policy=parts.capture_policy, clock=parts.clock, alarm=self._alarm)
+
+        capture = await parts.captures.run(attach)
+        index = capture.files.index()
+        parts.report(
+            Attached(
+                database=str(path),
+                page_size=capture.files.page_size,
+                page_count=capture.files.page_count(index),
+                wal_frames=index.max_frame,
+            )
+        )
+        self._told = ""
+        return capture
+
+    def _may_pass(self, error: DatabaseError, *, wait: bool) -> bool:
+        if isinstance(error, DatabaseBusy | DatabaseReplaced):
+            return True
+        empty = isinstance(error, NotADatabase) and self._settings.path.is_file() and not _size(self._settings.path)
+        return wait and (empty or isinstance(error, DatabaseMissing))
+
+    def _tell(self, error: DatabaseError) -> None:
+        """Report why nothing is attached, once for each reason."""
+        if str(error) != self._told:
+            self._told = str(error)
+            self._alarm("waiting", f"waiting: {error}", error.hint)
+
+    def _alarm(self, key: str, message: str, hint: str) -> None:
+        self._parts.report(Alarm(database=str(self._settings.path), key=key, message=message, hint=hint))
+
+
+def _evidence(capture: Capture, state: LocalState, mark: CaptureMark) -> ResumeEvidence:
+    checksum, continues = capture.files.frame_evidence(mark)
+    return ResumeEvidence(
+        same_file=capture.files.inode == state.inode and capture.files.page_size == state.page_size,
+        index=capture.files.index(),
+        frame_checksum=checksum,
+        next_frame_continues=continues,
+        file=capture.files.file_state(),
+    )
+
+
+def _refuse_stale_wal(path: Path, state: LocalState) -> None:
+    """Refuse a database beside which the -wal of the one before it still lies: SQLite would replay it into this one."""
+    try:
+        wal = os.stat(f"{path}-wal")
+        replaced = os.stat(path).st_ino != state.inode
+    except FileNotFoundError:
+        return
+    if state.wal_inode and replaced and wal.st_ino == state.wal_inode and wal.st_size:
+        raise DatabaseReplaced(
+            "the -wal of the database that was here before lies beside the new one",
+            detail=f"{path}-wal",
+            hint="opening the new database now would corrupt it: stop the app, remove the -wal and -shm files, put the "
+            "new database in place again, and start the app",
+        )
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size

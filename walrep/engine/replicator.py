@@ -1,0 +1,242 @@
+"""One database, protected: take up the replica, attach, resume or begin a timeline, ship, let go.
+
+A timeline ends when continuity cannot be proven: the file was replaced, the log was broken behind SQLite's back, or
+the outbox was full. What was captured until then is shipped, and the next one begins by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from pathlib import Path
+
+from walrep.core.events import Alarm, Detached, RetryScheduled, Stopping
+from walrep.core.resume import ResumeKind
+from walrep.disk.spool import Spool
+from walrep.disk.state import StateDirectory
+from walrep.engine.attach import Attacher
+from walrep.engine.lineage import check_store, claim_replica
+from walrep.engine.parts import EngineParts, OpenedStore
+from walrep.engine.settings import DatabaseSettings
+from walrep.engine.shipping import Shipper
+from walrep.engine.spooler import Spooler
+from walrep.engine.timeline import begin_timeline
+from walrep.engine.waiting import wait_for_any, wait_for_event
+from walrep.errors import CaptureBroken, DatabaseReplaced, NotDurable, SpoolFull, WalrepError
+from walrep.sqlite.capture import Capture
+
+__all__ = ["DETACH_REQUEST", "Replicator"]
+
+DETACH_REQUEST = "detach-request"
+"""A file of this name in the state directory asks the walrep that holds it to let the database go."""
+
+_LOOK_AGAIN_S = 2.0
+_OUTBOX_REST = 0.5
+"""After the outbox was full, a timeline begins again when it is down to this share of its limit."""
+
+
+class Replicator:
+    """Protects one database until it is stopped, detached, or fails."""
+
+    def __init__(self, settings: DatabaseSettings, parts: EngineParts, *, drain_s: float) -> None:
+        self._settings = settings
+        self._parts = parts
+        self._drain_s = drain_s
+        self._attacher = Attacher(parts, settings)
+        self._loop = asyncio.get_running_loop()
+        self._quit = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._broken: Exception | None = None
+        self._drain_until_s: float | None = None
+        self._retry_told = ""
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Protect the database until `stop`, or until a detach is asked for.
+
+        Raises:
+            WalrepError: what ends its protection for good; `NotDurable` if something captured is not durable.
+
+        """
+        directory = StateDirectory(self._settings.state_dir)
+        opened = self._parts.open_store(self._settings.url, self._tell_retry)
+        try:
+            (directory.path / DETACH_REQUEST).unlink(missing_ok=True)
+            state = await claim_replica(
+                opened.store,
+                directory,
+                self._settings,
+                now_ms=self._parts.clock.now_ms(),
+                new_writer=self._parts.new_writer,
+            )
+            spool = Spool(directory, state, outbox_bytes_max=self._settings.spool.outbox_bytes_max)
+            try:
+                await check_store(opened.store, spool)
+                await self._replicate(opened, spool, stop)
+            finally:
+                await asyncio.wrap_future(self._parts.worker.submit(spool.close))
+        finally:
+            await opened.store.aclose()
+            directory.close()
+
+    async def _replicate(self, opened: OpenedStore, spool: Spool, stop: asyncio.Event) -> None:
+        shipper = Shipper(self._parts, self._settings, opened, spool)
+        async with asyncio.TaskGroup() as group:
+            loops = [group.create_task(shipper.upload_loop()), group.create_task(shipper.seal_loop())]
+            loops.append(group.create_task(self._watch(stop, spool.directory.path / DETACH_REQUEST)))
+            await self._timelines(shipper, spool)
+            durable = await self._drained(shipper)
+            for loop in loops:
+                loop.cancel()
+        self._parts.report(
+            Detached(
+                database=str(self._settings.path),
+                position=None if shipper.durable is None else str(shipper.durable),
+                clean=spool.state.clean_end is not None,
+                durable=durable,
+            )
+        )
+        if not durable:
+            raise NotDurable(
+                "stopped before everything captured was durable",
+                detail=f"{self._settings.path}: {spool.outbox_bytes} bytes wait in {spool.directory.path}",
+                hint="they are kept, and go out at the next start",
+            )
+
+    async def _watch(self, stop: asyncio.Event, request: Path) -> None:
+        """End the database's protection when `stop` is set or a detach is asked for."""
+        asked = asyncio.Event()
+        with self._parts.watcher.watch(request.parent, frozenset({request.name}), asked):
+            while not stop.is_set() and not request.exists():
+                await wait_for_any((stop, asked), self._parts.clock, _LOOK_AGAIN_S)
+                asked.clear()
+        self._quit.set()
+        self._ended.set()
+
+    # -- timelines --------------------------------------------------------------------------------------------------
+
+    async def _timelines(self, shipper: Shipper, spool: Spool) -> None:
+        wait, reason = self._settings.wait, ""
+        while not self._quit.is_set():
+            capture = await self._attacher.attach(spool.state, wait=wait, stop=self._quit)
+            if capture is None:
+                return
+            spooler = self._new_spooler(spool, shipper)
+            try:
+                if await self._go_on(capture, shipper, spooler, reason):
+                    await self._ended.wait()
+            finally:
+                await self._release(capture, shipper, spooler)
+            if self._broken is not None:
+                reason = await self._after_break(self._broken, spool)
+            wait = True
+
+    def _new_spooler(self, spool: Spool, shipper: Shipper) -> Spooler:
+        return Spooler(
+            spool,
+            self._parts.worker,
+            clock=self._parts.clock,
+            queue_bytes_max=self._parts.queue_bytes_max,
+            segment_bytes_max=self._settings.flush.segment_bytes_max,
+            changed=lambda: self._loop.call_soon_threadsafe(shipper.changed.set),
+        )
+
+    async def _go_on(self, capture: Capture, shipper: Shipper, spooler: Spooler, must_begin: str) -> bool:
+        """Resume the timeline, or begin one; False when that was abandoned."""
+        captures, spool = self._parts.captures, spooler.spool
+        recovered = await shipper.on_worker(spool.recover)
+        shipper.spooler = spooler
+        reason = must_begin
+        if not reason:
+            plan = await self._attacher.resume(capture, spool, recovered)
+            if plan.kind is not ResumeKind.BROKEN:
+                await shipper.on_worker(partial(spool.update, wal_inode=capture.files.wal_inode, clean_end=None))
+                spooler.note_recovered()
+                await captures.run(partial(self._begin_sweeping, capture, spooler))
+                return True
+            reason = plan.reason
+        # What the timeline before captured and did not ship is still shipped as part of it.
+        await shipper.seal("the timeline ended")
+        shipper.spooler = None
+        await captures.run(partial(self._begin_sweeping, capture, None))
+        begun = await begin_timeline(self._parts, self._settings, capture, shipper, spooler, (reason, self._ended))
+        if begun:
+            shipper.spooler = spooler
+            shipper.changed.set()
+        return begun
+
+    def _begin_sweeping(self, capture: Capture, spooler: Spooler | None) -> None:
+        capture.sink = spooler
+        self._parts.captures.add(capture, lambda error: self._loop.call_soon_threadsafe(self._break, error))
+
+    def _break(self, error: Exception) -> None:
+        self._broken = error
+        self._ended.set()
+
+    async def _release(self, capture: Capture, shipper: Shipper, spooler: Spooler) -> None:
+        """Make durable what is captured, then let the database go."""
+        captures, stopping = self._parts.captures, self._broken is None
+        if stopping:
+            self._parts.report(Stopping(database=str(self._settings.path)))
+        try:
+            await captures.run(partial(self._last_look, capture))
+        except WalrepError as error:
+            self._broken = self._broken or error
+        # Of what a failed spool took, the next attempt finds all that is whole in the journal.
+        if capture.sink is not None and spooler.failure is None:
+            await shipper.seal("stop" if stopping else "the timeline ended")
+            clean_end = None
+            if self._broken is None and await self._drained(shipper):
+                clean_end = await captures.run(capture.finish)
+            looked_ms = capture.looked_ms
+            await shipper.on_worker(partial(spooler.spool.update, clean_end=clean_end, looked_ms=looked_ms))
+        shipper.spooler = None
+        await captures.run(partial(capture.keeper.close, remove_wal=self._broken is None))
+
+    def _last_look(self, capture: Capture) -> None:
+        """Capture what was committed until now, on the capture thread; nothing sweeps the database afterwards."""
+        self._parts.captures.remove(capture)
+        if self._broken is None:
+            capture.capture(self._parts.clock.now_ms(), bounded=False)
+
+    async def _after_break(self, error: Exception, spool: Spool) -> str:
+        """Tell why the timeline ended; return the reason for a new one, or "" where the old may turn out to go on."""
+        if not isinstance(error, WalrepError):
+            raise error
+        self._parts.report(
+            Alarm(
+                database=str(self._settings.path),
+                key="timeline-ended",
+                message=f"capture ended: {error}",
+                hint=error.hint,
+            )
+        )
+        self._broken = None
+        if not self._quit.is_set():
+            self._ended.clear()
+        if isinstance(error, CaptureBroken | DatabaseReplaced):
+            return str(error)
+        while isinstance(error, SpoolFull) and not self._quit.is_set():
+            await wait_for_event(self._quit, self._parts.clock, _LOOK_AGAIN_S)
+            if spool.outbox_bytes <= _OUTBOX_REST * self._settings.spool.outbox_bytes_max:
+                break
+        return ""
+
+    async def _drained(self, shipper: Shipper) -> bool:
+        """Wait until everything is durable, at most until the deadline, which begins once; say whether it is."""
+        now_s = self._parts.clock.monotonic_s()
+        if self._drain_until_s is None:
+            self._drain_until_s = now_s + self._drain_s
+        try:
+            async with asyncio.timeout(max(self._drain_until_s - now_s, 0.0)):
+                await shipper.drained()
+        except TimeoutError:
+            return False
+        return True
+
+    def _tell_retry(self, error: WalrepError, delay_s: float) -> None:
+        """Report a failure of the store once for each kind of failure in a row."""
+        if str(error) != self._retry_told:
+            self._retry_told = str(error)
+            self._parts.report(
+                RetryScheduled(database=str(self._settings.path), message=str(error), delay_s=round(delay_s, 3))
+            )

@@ -1,0 +1,335 @@
+"""Restoring a database: plan, build beside the target, prove, then put it there.
+
+Until the last step nothing at the target changes: the database is built under a temporary name in the target's
+directory, so that the last step is a rename. What each step needs and whether it is right is decided elsewhere
+(`walrep.core.restore`, `walrep.engine.apply`, `walrep.sqlite.target`); this module awaits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from walrep.clock import Clock
+from walrep.core.history import History
+from walrep.core.restore import Known, Needs, RestorePlan, plan_restore
+from walrep.core.target import AtTxid, Latest, Target
+from walrep.disk.atomic import fsync_directory, map_os_errors, publish, temporary_path
+from walrep.engine.apply import BlockBatch, SegmentApplier, SnapshotLoader, naming
+from walrep.engine.fetch import Part, ReplicaReader, task_group
+from walrep.engine.pagefile import PageFile, require_room
+from walrep.errors import InvariantViolated, ObjectNotFound, RestoreMismatch, UsageError
+from walrep.runner import Runner
+from walrep.sqlite.target import (
+    Check,
+    adopt_ownership,
+    check_integrity,
+    refuse_existing,
+    refuse_live,
+    remove_sidecars,
+)
+from walrep.store.base import Store
+
+__all__ = ["Progress", "RestoreOutcome", "RestoreProgress", "RestoreRequest", "restore"]
+
+_DECODERS = 2
+"""How many threads decompress, hash and write the snapshot; the third of the work is the store's."""
+
+_ATTEMPTS_MAX = 3
+
+T = TypeVar("T")
+
+
+class RestoreRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What to restore, and where to. `timeline` is a full id or a number; `undo` is echoed in the outcome."""
+
+    output: Path
+    target: Target = Latest()
+    timeline: str | None = None
+    nearest_before: bool = False
+    force: bool = False
+    check: Check = "quick"
+    dry_run: bool = False
+    undo: str | None = None
+
+
+class RestoreProgress(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a restore is; bytes are those of the plan's objects."""
+
+    phase: str
+    done_bytes: int
+    total_bytes: int
+
+
+class RestoreOutcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What was restored, or would be if `written` is False; `seconds` by phase."""
+
+    plan: RestorePlan
+    output: Path
+    written: bool
+    bookmark: str
+    txid: int
+    seen_ms: int
+    database_bytes: int
+    downloaded_bytes: int
+    requests: dict[str, int]
+    seconds: dict[str, float]
+    notices: tuple[str, ...]
+    undo: str | None
+
+
+Progress = Callable[[RestoreProgress], None]
+
+
+async def restore(
+    store: Store, request: RestoreRequest, *, clock: Clock, runner: Runner, progress: Progress | None = None
+) -> RestoreOutcome:
+    """Restore a database as `request` says. The runner needs two threads to be fast.
+
+    Raises:
+        UsageError: the target's directory does not exist, or the request contradicts itself.
+        TargetExists: the output exists and `force` is not given, or it is in use.
+        TargetNotFound: the replica does not hold the target.
+        TargetAmbiguous: the target means one of two transactions.
+        RestoreMismatch: what was built is not what was recorded; nothing was put at the target.
+        CorruptObject: an object cannot be decoded; nothing was put at the target.
+        SpoolError: the disk failed, or has no room.
+        StoreError: the store failed.
+
+    """
+    work = _Restore(store, request, (clock, runner), progress or _ignore)
+    try:
+        return await work.run()
+    finally:
+        work.reader.close()
+
+
+class _Restore:
+    """One restore."""
+
+    def __init__(
+        self, store: Store, request: RestoreRequest, services: tuple[Clock, Runner], progress: Progress
+    ) -> None:
+        self.clock, self.runner = services
+        self.reader = ReplicaReader(store, self.runner)
+        self._request = request
+        self._progress = progress
+        self._seconds: dict[str, float] = {}
+        self._done_bytes = 0
+        self._notices: tuple[str, ...] = ()
+
+    async def run(self) -> RestoreOutcome:
+        """Do everything; see `restore`."""
+        request = self._request
+        output = await self._blocking(partial(_check_output, request))
+        target, timeline = request.target, request.timeline
+        for attempt in range(1, _ATTEMPTS_MAX + 1):
+            try:
+                plan = await self._plan(target, timeline)
+                # What is planned stays: should an object be gone, the same transaction from what is there then.
+                target, timeline = AtTxid(plan.position.txid), plan.position.timeline
+                self._notices = self._notices or plan.notices
+                notices = () if request.dry_run else await self._attempt(plan, output)
+                return self._outcome(plan, output, notices)
+            except ObjectNotFound:
+                if attempt == _ATTEMPTS_MAX:
+                    raise
+        raise InvariantViolated("a restore ends by returning or raising")
+
+    async def _plan(self, target: Target, timeline: str | None) -> RestorePlan:
+        async with self._phase("plan"):
+            history = await self.reader.history()
+            known = Known()
+            while not isinstance(step := self._decide(history, known, target, timeline), RestorePlan):
+                known = await self.reader.learn(known, step)
+            return step
+
+    async def _attempt(self, plan: RestorePlan, output: Path) -> tuple[str, ...]:
+        """Build, prove and publish; leave nothing behind on failure."""
+        temporary = temporary_path(output.parent, f".{output.name}")
+        await self._blocking(partial(require_room, output.parent, plan.peak_bytes))
+        pages = await self._blocking(partial(PageFile, temporary, plan.page_size))
+        try:
+            self._done_bytes = 0
+            async with self._phase("snapshot"):
+                await self._load_snapshot(plan, pages)
+            async with self._phase("segments"):
+                await self._apply_segments(plan, pages)
+            async with self._phase("check"):
+                notices = await self._blocking(partial(_prove, pages, plan, self._request.check))
+            async with self._phase("sync"):
+                await self._blocking(partial(_within, pages, pages.sync))
+            return notices + await self._blocking(partial(_put_in_place, pages, output, force=self._request.force))
+        finally:
+            pages.discard()
+
+    async def _load_snapshot(self, plan: RestorePlan, pages: PageFile) -> None:
+        loader = SnapshotLoader(plan, pages)
+        async with task_group() as group:
+            writer = _BatchWriter(group, self._blocking, (plan.snapshot.key, pages))
+
+            async def consume(part: Part, data: bytes) -> bool:
+                for batch in await self._blocking(partial(loader.feed, data, final=part.final)):
+                    await writer.submit(batch)
+                self._tell("snapshot", plan, data)
+                return True
+
+            await self.reader.each_part([plan.snapshot], consume)
+            await writer.drain()
+        await self._blocking(partial(_within, pages, loader.finish))
+
+    async def _apply_segments(self, plan: RestorePlan, pages: PageFile) -> None:
+        applier = SegmentApplier(plan, pages)
+
+        async def consume(part: Part, data: bytes) -> bool:
+            feed = partial(applier.feed, part.key, data, final=part.final)
+            await self._blocking(partial(_within, pages, feed))
+            self._tell("segments", plan, data)
+            return not applier.is_done()
+
+        await self.reader.each_part(plan.segments, consume)
+        await self._blocking(partial(_within, pages, applier.finish))
+
+    def _decide(self, history: History, known: Known, target: Target, timeline: str | None) -> RestorePlan | Needs:
+        return plan_restore(
+            history,
+            known,
+            target,
+            timeline=timeline,
+            nearest_before=self._request.nearest_before,
+            now_ms=self.clock.now_ms(),
+        )
+
+    async def _blocking(self, call: Callable[[], T]) -> T:
+        def mapped() -> T:
+            with map_os_errors("write the restored database"):
+                return call()
+
+        return await self.runner.run(mapped)
+
+    @asynccontextmanager
+    async def _phase(self, name: str) -> AsyncIterator[None]:
+        start = self.clock.monotonic_s()
+        try:
+            yield
+        finally:
+            self._seconds[name] = self._seconds.get(name, 0.0) + self.clock.monotonic_s() - start
+
+    def _tell(self, phase: str, plan: RestorePlan, data: bytes) -> None:
+        self._done_bytes += len(data)
+        total = plan.snapshot.size_bytes + sum(segment.size_bytes for segment in plan.segments)
+        self._progress(RestoreProgress(phase=phase, done_bytes=self._done_bytes, total_bytes=total))
+
+    def _outcome(self, plan: RestorePlan, output: Path, notices: tuple[str, ...]) -> RestoreOutcome:
+        return RestoreOutcome(
+            plan=plan,
+            output=output,
+            written=not self._request.dry_run,
+            bookmark=str(plan.position),
+            txid=plan.position.txid,
+            seen_ms=plan.seen_ms,
+            database_bytes=plan.page_count * plan.page_size,
+            downloaded_bytes=self.reader.got_bytes,
+            requests={"list": self.reader.list_count, "get": self.reader.get_count},
+            seconds=self._seconds,
+            notices=self._notices + notices,
+            undo=self._request.undo,
+        )
+
+
+class _Blocking(Protocol):
+    """Runs a blocking call somewhere else."""
+
+    async def __call__(self, call: Callable[[], T]) -> T:
+        """Return what `call` returns."""
+        ...
+
+
+class _BatchWriter:
+    """Writes the batches of a snapshot, a few at a time; two that may share a page in their order."""
+
+    def __init__(self, group: asyncio.TaskGroup, blocking: _Blocking, where: tuple[str, PageFile]) -> None:
+        self._group = group
+        self._blocking = blocking
+        self._key, self._pages = where
+        self._in_flight: dict[asyncio.Task[list[npt.NDArray[np.uint64]]], BlockBatch] = {}
+
+    async def submit(self, batch: BlockBatch) -> None:
+        """Begin to write a batch, as soon as it may be begun."""
+        while self._must_wait(batch):
+            await self._reap()
+        self._in_flight[self._group.create_task(self._write(batch))] = batch
+
+    async def drain(self) -> None:
+        """Wait until everything is written."""
+        while self._in_flight:
+            await self._reap()
+
+    def _must_wait(self, batch: BlockBatch) -> bool:
+        return len(self._in_flight) >= _DECODERS or any(map(batch.overlaps, self._in_flight.values()))
+
+    async def _write(self, batch: BlockBatch) -> list[npt.NDArray[np.uint64]]:
+        return await self._blocking(partial(_write_batch, self._key, self._pages, batch))
+
+    async def _reap(self) -> None:
+        done, _rest = await asyncio.wait(self._in_flight, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            self._pages.note(self._in_flight.pop(task).blocks, task.result())
+
+
+def _write_batch(key: str, pages: PageFile, batch: BlockBatch) -> list[npt.NDArray[np.uint64]]:
+    with pages.using(), naming(key):
+        return pages.write_blocks(batch.blocks)
+
+
+def _within(pages: PageFile, call: Callable[[], T]) -> T:
+    with pages.using():
+        return call()
+
+
+def _check_output(request: RestoreRequest) -> Path:
+    """Return the file that the output names, links followed, if it may be written."""
+    output = request.output.resolve()
+    if not output.parent.is_dir():
+        raise UsageError("the target's directory does not exist", detail=str(output.parent), hint="create it first")
+    refuse_existing(output, force=request.force)
+    refuse_live(output)
+    return output
+
+
+def _prove(pages: PageFile, plan: RestorePlan, check: Check) -> tuple[str, ...]:
+    """Complete the file and prove that it holds the database; return notices."""
+    with pages.using():
+        pages.finish()
+        # The transactions' checksums are of what was decoded. This one is of what the file holds.
+        if pages.read_back() != plan.position.checksum:
+            raise RestoreMismatch(
+                "the written file does not read back as it was written",
+                detail=str(pages.path),
+                hint="the disk or its memory is failing; nothing was put at the target",
+            )
+        return check_integrity(pages.path, check)
+
+
+def _put_in_place(pages: PageFile, output: Path, *, force: bool) -> tuple[str, ...]:
+    """Give the file its name; return notices. Who opened the target while it was built is found here."""
+    notices = adopt_ownership(pages.path, output)
+    refuse_existing(output, force=force)
+    refuse_live(output)
+    if remove_sidecars(output):
+        # Durably, before the rename: see remove_sidecars.
+        fsync_directory(output.parent)
+    publish(pages.path, output)
+    return notices
+
+
+def _ignore(_progress: RestoreProgress) -> None:
+    pass

@@ -1,0 +1,51 @@
+"""The settings of replication: what `config` composes from files and arguments, and `app` hands on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from walrep.core.flush import FlushPolicy
+
+__all__ = ["DatabaseSettings", "ReplicateSettings", "SpoolLimits", "default_state_dir"]
+
+
+class SpoolLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How much local disk walrep may use for one database.
+
+    `outbox_bytes_max`: captured, not yet durable; at the limit the timeline ends loudly rather than fill the disk.
+    `cache_bytes_max`: durable segments, kept so that packs need no download; evicted at no loss.
+    """
+
+    outbox_bytes_max: int = 1 << 30
+    cache_bytes_max: int = 256 << 20
+
+
+class DatabaseSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """One database and its replica."""
+
+    path: Path
+    url: str
+    state_dir: Path
+    flush: FlushPolicy = FlushPolicy()
+    spool: SpoolLimits = SpoolLimits()
+    enable_wal: bool = False
+    wait: bool = False
+    new_timeline: bool = False
+
+
+class ReplicateSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything `walrep replicate` runs with."""
+
+    databases: tuple[DatabaseSettings, ...]
+    shutdown_deadline_s: float = 30.0
+
+
+def default_state_dir(path: Path) -> Path:
+    """Return where walrep keeps its state for a database: beside the file that the path leads to.
+
+    A symbolic link is followed, so that one database has one state whatever name it is reached by.
+    """
+    real = path.resolve()
+    return real.parent / f".{real.name}-walrep"

@@ -1,0 +1,182 @@
+"""From the open segment to the store: when to seal is `walrep.core.flush`'s decision, uploads go in order.
+
+The durable position moves after the PUT has returned, never before (INV-16).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import TypeVar
+
+from walrep.core.events import Flushed, SnapshotWritten
+from walrep.core.flush import FlushPlan, FlushState, plan_flush
+from walrep.core.names import SnapshotName, segment_key, snapshot_key
+from walrep.core.objects import SegmentFooter, SegmentHeader
+from walrep.core.units import Checksum, Position
+from walrep.disk.peek import parse_segment_header, segment_ends, snapshot_ends
+from walrep.disk.spool import OutboxItem, Spool
+from walrep.engine.parts import EngineParts, OpenedStore
+from walrep.engine.settings import DatabaseSettings
+from walrep.engine.spooler import Spooler
+from walrep.engine.waiting import wait_for_event
+from walrep.errors import PreconditionFailed, ReplicaConflict
+
+__all__ = ["Shipper"]
+
+T = TypeVar("T")
+
+_HEADER_BYTES = 64 << 10
+
+
+class Shipper:
+    """Seals and uploads for one database. `seal_loop` and `upload_loop` run until they are cancelled."""
+
+    def __init__(self, parts: EngineParts, settings: DatabaseSettings, opened: OpenedStore, spool: Spool) -> None:
+        self.changed = asyncio.Event()
+        self.durable: Position | None = None
+        self.spooler: Spooler | None = None
+        """Set while a timeline is being captured."""
+        self._parts = parts
+        self._settings = settings
+        self._store = opened.store
+        self._upload_p95_s = opened.upload_p95_s
+        self._spool = spool
+        self._items: deque[OutboxItem] = deque(spool.outbox())
+        self._reasons: dict[int, tuple[str, float]] = {}
+        self._item_added = asyncio.Event()
+        self._drained = asyncio.Event()
+        self._last_flush_s: float | None = None
+        if not self._items:
+            self._drained.set()
+            self.durable = spool.state.position()
+
+    async def on_worker(self, call: Callable[[], T]) -> T:
+        """Run a call on the spool worker, behind what was put before."""
+        return await asyncio.wrap_future(self._parts.worker.submit(call))
+
+    def add(self, item: OutboxItem) -> None:
+        """Queue what was put into the outbox."""
+        self._items.append(item)
+        self._drained.clear()
+        self._item_added.set()
+
+    async def drained(self) -> None:
+        """Wait until the store has everything that was queued."""
+        await self._drained.wait()
+
+    async def seal(self, reason: str) -> None:
+        """Seal what is pending and queue it."""
+        spooler = self.spooler
+        if spooler is None:
+            return
+        oldest_s = spooler.pending().oldest_s
+        sealed = await self.on_worker(spooler.seal)
+        if sealed is not None:
+            now_s = self._parts.clock.monotonic_s()
+            self._last_flush_s = now_s
+            self._reasons[sealed.item.seq] = (reason, now_s if oldest_s is None else oldest_s)
+            self.add(sealed.item)
+
+    async def seal_loop(self) -> None:
+        """Seal segments as planned, for ever."""
+        while True:
+            self.changed.clear()
+            plan = self._plan()
+            now_s = self._parts.clock.monotonic_s()
+            if plan.at_s is not None and plan.at_s <= now_s:
+                await self.seal(plan.reason)
+                continue
+            timeout_s = None if plan.at_s is None else plan.at_s - now_s
+            await wait_for_event(self.changed, self._parts.clock, timeout_s)
+
+    async def upload_loop(self) -> None:
+        """Upload what is queued, in order, for ever."""
+        while True:
+            while self._items:
+                await self._upload(self._items[0])
+                self._items.popleft()
+                self.changed.set()
+            self._drained.set()
+            self._item_added.clear()
+            await self._item_added.wait()
+
+    def _plan(self) -> FlushPlan:
+        spooler = self.spooler
+        if spooler is None or spooler.failure is not None:
+            return FlushPlan(at_s=None, reason="nothing is captured")
+        pending = spooler.pending()
+        state = FlushState(
+            pending_bytes=pending.bytes,
+            oldest_commit_s=pending.oldest_s,
+            last_flush_s=self._last_flush_s,
+            upload_p95_s=self._upload_p95_s(),
+            outbox_count=len(self._items),
+        )
+        return plan_flush(state, self._settings.flush)
+
+    async def _upload(self, item: OutboxItem) -> None:
+        began_s = self._parts.clock.monotonic_s()
+        if item.is_base:
+            await self._upload_base(item, began_s)
+        else:
+            header, footer = await self._parts.runner.run(lambda: segment_ends(item.path))
+            await self._put_segment(item, header)
+            self.durable = Position(header.timeline, footer.txid_after, Checksum(footer.checksum_after))
+            self._report_flush(item, header, footer)
+        limit = self._settings.spool.cache_bytes_max
+        await self.on_worker(lambda: self._spool.keep(item, cache_bytes_max=limit))
+
+    async def _upload_base(self, item: OutboxItem, began_s: float) -> None:
+        header, footer = await self._parts.runner.run(lambda: snapshot_ends(item.path))
+        name = SnapshotName(timeline=header.timeline, txid=footer.txid, seen_ms=footer.seen_ms, seq=footer.seq)
+        # The key has the timeline's nonce: whatever is there already is this very file.
+        try:
+            await self._store.put(snapshot_key(name), item.path, if_absent=True)
+        except PreconditionFailed:
+            if (await self._store.head(snapshot_key(name))).size_bytes != item.size_bytes:
+                raise
+        self._parts.report(
+            SnapshotWritten(
+                database=str(self._settings.path),
+                timeline=header.timeline,
+                txid=footer.txid,
+                page_count=footer.page_count,
+                object_bytes=item.size_bytes,
+                seconds=self._parts.clock.monotonic_s() - began_s,
+            )
+        )
+        self.durable = Position(header.timeline, footer.txid, Checksum(footer.checksum))
+
+    async def _put_segment(self, item: OutboxItem, header: SegmentHeader) -> None:
+        key = segment_key(item.seq)
+        try:
+            await self._store.put(key, item.path, if_absent=True)
+        except PreconditionFailed as error:
+            # A lost response looks the same as another writer: only the object tells.
+            there = parse_segment_header(await self._store.get(key, length=_HEADER_BYTES))
+            if there != header:
+                raise ReplicaConflict(
+                    "another walrep writes to this replica",
+                    detail=f"segment {item.seq} was written by process {there.writer.pid} on "
+                    f"{there.writer.host or 'an unknown host'} at {there.created_ms} ms (UTC since 1970)",
+                    hint="stop one of the two; what this one captured is kept in its state directory",
+                ) from error
+
+    def _report_flush(self, item: OutboxItem, header: SegmentHeader, footer: SegmentFooter) -> None:
+        if header.start is not None:
+            return
+        now_s = self._parts.clock.monotonic_s()
+        reason, oldest_s = self._reasons.pop(item.seq, ("left from the run before", now_s))
+        self._parts.report(
+            Flushed(
+                database=str(self._settings.path),
+                bookmark=str(self.durable),
+                seq=item.seq,
+                transactions=footer.txid_after - header.txid_before,
+                object_bytes=item.size_bytes,
+                lag_s=now_s - oldest_s,
+                reason=reason,
+            )
+        )

@@ -1,0 +1,81 @@
+"""Hints that something in a directory appeared, vanished or was replaced.
+
+Only created, moved and deleted are asked for: the writes to a busy -wal would cost most of a core. Events are hints;
+whoever waits looks for itself, and also now and then without one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from watchdog.events import (
+    DirCreatedEvent,
+    DirDeletedEvent,
+    DirMovedEvent,
+    FileCreatedEvent,
+    FileDeletedEvent,
+    FileMovedEvent,
+    FileSystemEvent,
+    FileSystemEventHandler,
+)
+from watchdog.observers import Observer
+
+__all__ = ["DirectoryWatcher"]
+
+_EVENTS: list[type[FileSystemEvent]] = [
+    FileCreatedEvent,
+    FileMovedEvent,
+    FileDeletedEvent,
+    DirCreatedEvent,
+    DirMovedEvent,
+    DirDeletedEvent,
+]
+
+
+class DirectoryWatcher:
+    """One observer thread for all directories, begun with the first."""
+
+    def __init__(self) -> None:
+        self._observer = Observer()
+        self._begun = False
+
+    @contextmanager
+    def watch(self, directory: Path, names: frozenset[str], event: asyncio.Event) -> Iterator[None]:
+        """Set `event` when an entry of `directory` with one of these names comes or goes.
+
+        A directory that does not exist, or a machine that is out of watches, is no error: there are no hints then.
+        """
+        if not self._begun:
+            self._observer.start()
+            self._begun = True
+        handler = _Handler(names, event, asyncio.get_running_loop())
+        try:
+            watched = self._observer.schedule(handler, str(directory), recursive=False, event_filter=_EVENTS)
+        except OSError:
+            yield
+            return
+        try:
+            yield
+        finally:
+            self._observer.remove_handler_for_watch(handler, watched)
+
+    def close(self) -> None:
+        """End the observer thread."""
+        if self._begun:
+            self._observer.stop()
+            self._observer.join()
+
+
+class _Handler(FileSystemEventHandler):
+    def __init__(self, names: frozenset[str], event: asyncio.Event, loop: asyncio.AbstractEventLoop) -> None:
+        self._names = names
+        self._event = event
+        self._loop = loop
+
+    def on_any_event(self, event: FileSystemEvent) -> None:
+        paths = (str(event.src_path), str(event.dest_path))
+        if any(path.rpartition("/")[2] in self._names for path in paths) and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._event.set)

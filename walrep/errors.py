@@ -1,0 +1,216 @@
+"""Every error that walrep raises on purpose, in one tree.
+
+    WalrepError                    exit code
+    ├─ UsageError                          2   arguments or configuration are wrong
+    ├─ DatabaseError                       3   the database under protection
+    │   ├─ DatabaseMissing
+    │   ├─ NotADatabase
+    │   ├─ NotWalMode
+    │   ├─ DatabaseInUse
+    │   ├─ DatabaseBusy                        transient
+    │   ├─ DatabaseReplaced
+    │   ├─ UnsupportedFilesystem
+    │   └─ CaptureBroken
+    ├─ StoreError                          4   the place where replicas are kept
+    │   ├─ ObjectNotFound
+    │   ├─ PreconditionFailed
+    │   ├─ AccessDenied
+    │   └─ StoreUnavailable                    transient
+    ├─ ReplicaConflict                     5   another writer, or no lineage
+    ├─ CorruptObject                       6   an object cannot be decoded
+    ├─ RestoreError                        7   the target cannot be met
+    │   ├─ TargetNotFound
+    │   ├─ TargetAmbiguous
+    │   ├─ TargetExists
+    │   └─ RestoreMismatch
+    ├─ SpoolError                          8   local state or disk
+    │   └─ SpoolFull
+    └─ NotDurable                          9   stopped before everything captured was durable
+
+Exit code 0 is success, 1 an internal error (a broken invariant), 130 a second interrupt.
+An operating error says what happened (`message`), to what (`detail`) and what to do next (`hint`).
+A broken invariant is a bug: it crashes, and is never caught below the command line.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AccessDenied",
+    "CaptureBroken",
+    "CorruptObject",
+    "DatabaseBusy",
+    "DatabaseError",
+    "DatabaseInUse",
+    "DatabaseMissing",
+    "DatabaseReplaced",
+    "InvariantViolated",
+    "NotADatabase",
+    "NotDurable",
+    "NotWalMode",
+    "ObjectNotFound",
+    "PreconditionFailed",
+    "ReplicaConflict",
+    "RestoreError",
+    "RestoreMismatch",
+    "SpoolError",
+    "SpoolFull",
+    "StoreError",
+    "StoreUnavailable",
+    "TargetAmbiguous",
+    "TargetExists",
+    "TargetNotFound",
+    "UnsupportedFilesystem",
+    "UsageError",
+    "WalrepError",
+    "check",
+]
+
+
+class WalrepError(Exception):
+    """Base of every operating error; carries what a person needs to act on it."""
+
+    exit_code = 1
+    transient = False
+
+    def __init__(self, message: str, *, detail: str = "", hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.detail = detail
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}: {self.detail}" if self.detail else self.message
+
+
+class UsageError(WalrepError):
+    """The arguments or the configuration are wrong."""
+
+    exit_code = 2
+
+
+class DatabaseError(WalrepError):
+    """The database under protection cannot be protected."""
+
+    exit_code = 3
+
+
+class DatabaseMissing(DatabaseError):
+    """There is no file at the path."""
+
+
+class NotADatabase(DatabaseError):
+    """The file is a directory, corrupt, encrypted, or something other than a SQLite database."""
+
+
+class NotWalMode(DatabaseError):
+    """The database does not use the write-ahead log."""
+
+
+class DatabaseInUse(DatabaseError):
+    """Another walrep, or an app with an exclusive lock, holds the database."""
+
+
+class DatabaseBusy(DatabaseError):
+    """A lock could not be had just now."""
+
+    transient = True
+
+
+class DatabaseReplaced(DatabaseError):
+    """The path now names another file than the one that is being captured."""
+
+
+class UnsupportedFilesystem(DatabaseError):
+    """SQLite's shared memory is not coherent on this kind of file system."""
+
+
+class CaptureBroken(DatabaseError):
+    """The write-ahead log does not continue what was captured; the timeline has to end."""
+
+
+class StoreError(WalrepError):
+    """The object store refused or failed."""
+
+    exit_code = 4
+
+
+class ObjectNotFound(StoreError):
+    """No object has this key."""
+
+
+class PreconditionFailed(StoreError):
+    """A create-only PUT met an object that exists already."""
+
+
+class AccessDenied(StoreError):
+    """The store, or the operating system under a folder store, denied the request."""
+
+
+class StoreUnavailable(StoreError):
+    """The store did not answer, or asked to be tried again."""
+
+    transient = True
+
+
+class ReplicaConflict(WalrepError):
+    """Another writer owns the replica, or this writer has no lineage in it."""
+
+    exit_code = 5
+
+
+class CorruptObject(WalrepError):
+    """An object is malformed; `offset` is the byte at which it stopped making sense."""
+
+    exit_code = 6
+
+    def __init__(self, message: str, *, offset: int, detail: str = "", hint: str = "") -> None:
+        super().__init__(f"{message} (at byte {offset})", detail=detail, hint=hint)
+        self.offset = offset
+
+
+class RestoreError(WalrepError):
+    """The restore cannot be done."""
+
+    exit_code = 7
+
+
+class TargetNotFound(RestoreError):
+    """The replica does not hold the target; the message says what it holds."""
+
+
+class TargetAmbiguous(RestoreError):
+    """The target falls between two transactions and the record does not tell on which side."""
+
+
+class TargetExists(RestoreError):
+    """The output file exists, or is in use."""
+
+
+class RestoreMismatch(RestoreError):
+    """The restored database does not have the recorded checksum."""
+
+
+class SpoolError(WalrepError):
+    """Local state, spool or disk failed."""
+
+    exit_code = 8
+
+
+class SpoolFull(SpoolError):
+    """The outbox reached its limit, or the disk is full."""
+
+
+class NotDurable(WalrepError):
+    """Stopped while captured transactions were not yet acknowledged by the store."""
+
+    exit_code = 9
+
+
+class InvariantViolated(AssertionError):
+    """A bug in walrep."""
+
+
+def check(condition: object, message: str) -> None:
+    """Raise `InvariantViolated` unless `condition` holds; unlike assert, also under -O."""
+    if not condition:
+        raise InvariantViolated(message)

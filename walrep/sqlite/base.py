@@ -1,0 +1,170 @@
+"""The base of a timeline: a snapshot of a live database, with no long transaction and no lock.
+
+1. Between two ticks, with everything captured, the pages of all frames of this generation are noted as dirty; from
+   then on every captured page is added (INV-13).
+2. The file is copied raw, in slices, while the app writes, checkpoints and restarts the WAL. A page in the copy that
+   is dirty may be old, new or torn; one that is not has no frame since frame 1 of the generation in which the copy
+   began, and a backfill writes only captured pages, so it is whole and final.
+3. Between ticks, dirty pages are written again as they are at the moment; captured pages become dirty anew. When few
+   are left they are all written between two ticks, and the snapshot is valid at exactly that position: the timeline
+   begins there, at transaction 0.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from walrep.core.objects import SnapshotFooter, SnapshotHeader
+from walrep.core.pages import PageHashes, page_hash
+from walrep.core.snapshot import (
+    encode_snapshot_end,
+    encode_snapshot_pages,
+    encode_snapshot_start,
+    snapshot_block_pages,
+)
+from walrep.core.units import Seq, Txid, lock_byte_page
+from walrep.disk.atomic import map_os_errors
+from walrep.errors import check
+from walrep.sqlite.capture import Capture
+
+__all__ = ["BaseCopy"]
+
+_OVERLAY_PAGES = 512
+_OVERLAY_ROUNDS_MAX = 200
+_SLICE_BYTES = 4 << 20
+
+
+class BaseCopy:
+    """Writes the base of a timeline to a local file. `begin` and `overlay` run on the capture thread."""
+
+    def __init__(self, capture: Capture, path: Path, header: SnapshotHeader) -> None:
+        self.path = path
+        self.header = header
+        self.hashes = PageHashes()
+        self.footer: SnapshotFooter | None = None
+        self._capture = capture
+        self._page_size = header.page_size
+        self._block_pages = snapshot_block_pages(header.page_size)
+        self._lock_page = lock_byte_page(header.page_size)
+        self._next_pgno = 1
+        self._rounds = 0
+        self._blocks = 0
+        self._offset = 0
+        with map_os_errors(f"create {path}"):
+            self._file = path.open("wb")
+        self._write(encode_snapshot_start(header))
+
+    def begin(self) -> bool:
+        """Note what is dirty when the copy begins; False if not everything committed could be captured yet."""
+        capture = self._capture
+        check(capture.sink is None, "a base is made before anything is encoded")
+        _, complete = capture.capture(capture.clock.now_ms())
+        if complete:
+            capture.dirty = set(capture.encoder.frame_of)
+        return complete
+
+    def copy_slice(self) -> bool:
+        """Copy the next slice of the file; False when its end was reached. Runs on any thread."""
+        page_size = self._page_size
+        slice_pages = max(1, _SLICE_BYTES // page_size)
+        offset = (self._next_pgno - 1) * page_size
+        data = os.pread(self._capture.files.db_fd, slice_pages * page_size, offset)
+        view = memoryview(data)
+        count = len(data) // page_size
+        for start in range(0, count, self._block_pages):
+            stop = min(start + self._block_pages, count)
+            pgnos = [pgno for pgno in range(self._next_pgno + start, self._next_pgno + stop) if pgno != self._lock_page]
+            first = self._next_pgno
+            pages = [view[(pgno - first) * page_size : (pgno - first + 1) * page_size] for pgno in pgnos]
+            self._write_pages(pgnos, pages)
+        self._next_pgno += count
+        return count == slice_pages
+
+    def overlay(self, seq: Seq) -> bool:
+        """Write dirty pages as they are now; True when none is left and the snapshot is valid at this very position.
+
+        `seq` is the newest segment that the snapshot includes.
+        """
+        capture = self._capture
+        dirty = capture.dirty
+        check(dirty is not None, "the copy has begun")
+        _, complete = capture.capture(capture.clock.now_ms())
+        if dirty is None or not complete:
+            return False
+        self._rounds += 1
+        page_count = capture.encoder.hashes.page_count or capture.files.page_count(capture.files.index())
+        last = len(dirty) <= _OVERLAY_PAGES or self._rounds > _OVERLAY_ROUNDS_MAX
+        todo = sorted(dirty) if last else sorted(dirty)[:_OVERLAY_PAGES]
+        dirty.difference_update(todo)
+        todo = [pgno for pgno in todo if pgno <= page_count and pgno != self._lock_page]
+        for start in range(0, len(todo), self._block_pages):
+            pgnos = todo[start : start + self._block_pages]
+            self._write_pages(pgnos, self._settled(pgnos))
+        if not last:
+            return False
+        self._finish(seq, page_count)
+        return True
+
+    def sync(self) -> None:
+        """Make durable what was copied so far, so that little is left to do at the end."""
+        with map_os_errors(f"write {self.path}"):
+            self._file.flush()
+            os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Make the file durable and close it."""
+        self.sync()
+        self._file.close()
+
+    def abandon(self) -> None:
+        """Remove the unfinished file."""
+        self._file.close()
+        self.path.unlink(missing_ok=True)
+        self._capture.dirty = None
+
+    def _settled(self, pgnos: Sequence[int]) -> list[bytes]:
+        """Return pages as they are at the captured position, also while the app restarts the WAL under us.
+
+        A restart is published in the wal-index before the first frame is overwritten. It proves that all that was
+        captured is in the file, and READ-LOCK 0, on which our keeper then sits, keeps the file as it is (INV-14).
+        """
+        files, frame_of = self._capture.files, self._capture.encoder.frame_of
+        pages = [
+            files.frame_page(frame) if (frame := frame_of.get(pgno)) is not None else files.file_page(pgno)
+            for pgno in pgnos
+        ]
+        if any(pgno in frame_of for pgno in pgnos) and files.index().salts != self._capture.salts:
+            pages = [files.file_page(pgno) for pgno in pgnos]
+        return pages
+
+    def _finish(self, seq: Seq, page_count: int) -> None:
+        capture = self._capture
+        self.hashes.commit(page_count)
+        self.hashes.rebuild()
+        capture.dirty = None
+        capture.encoder.start(self.hashes, 0)
+        self.footer = SnapshotFooter(
+            txid=Txid(0),
+            seq=seq,
+            seen_ms=capture.looked_ms,
+            checksum=self.hashes.checksum,
+            page_count=page_count,
+            block_count=self._blocks,
+        )
+        self._write(encode_snapshot_end(self.footer, self._offset))
+
+    def _write_pages(self, pgnos: Sequence[int], pages: Sequence[bytes | memoryview]) -> None:
+        if not pgnos:
+            return
+        self.hashes.reserve(pgnos[-1])
+        for pgno, page in zip(pgnos, pages, strict=True):
+            self.hashes.set(pgno, page_hash(page, pgno))
+        self._write(encode_snapshot_pages(pgnos, pages))
+        self._blocks += 1
+
+    def _write(self, data: bytes) -> None:
+        with map_os_errors(f"write {self.path}"):
+            self._file.write(data)
+        self._offset += len(data)

@@ -1,0 +1,224 @@
+"""Two overlapping read transactions that keep committed frames from being discarded before they are captured.
+
+INV-01  At every instant while a database is attached at least one keeper (an open read transaction) is held, and a
+        keeper ends only after the next one has begun and every frame committed up to that moment has been captured.
+INV-02  Nothing is ever written to the database by these connections.
+
+Two connections take turns: `holder` has the keeper, `free` runs checkpoints and begins the next keeper. What to do
+when is decided in `walrep.core.checkpoint`; this class only does it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import apsw
+
+from walrep.core.checkpoint import KeeperView
+from walrep.core.wal import WalIndex
+from walrep.errors import DatabaseBusy, DatabaseInUse, NotADatabase, NotWalMode, UsageError, check
+from walrep.sqlite.walfile import WalFiles
+
+__all__ = ["Keeper", "check_engine"]
+
+_ENGINE_FLOOR = (3, 51, 3)
+
+
+def check_engine() -> None:
+    """Refuse to run on an SQLite with the WAL-reset bug; raises `UsageError`."""
+    version = tuple(int(part) for part in apsw.sqlite_lib_version().split("."))
+    if version < _ENGINE_FLOOR:
+        raise UsageError(
+            f"apsw brings SQLite {apsw.sqlite_lib_version()}, which can corrupt databases (the WAL-reset bug)",
+            hint="install apsw 3.53 or later",
+        )
+
+
+class Keeper:
+    """The keeper of one database, and the checkpoints that its free connection runs."""
+
+    def __init__(self, path: Path, *, enable_wal: bool = False) -> None:
+        self.path = path
+        connections: list[apsw.Connection] = []
+        try:
+            connections.extend(_connect(path, enable_wal=enable_wal) for _ in range(2))
+            self.holder, self.free = connections
+            self.files = WalFiles(path)
+            try:
+                self._salts = self.files.index().salts
+                _begin(self.holder)
+            except BaseException:
+                self.files.close()
+                raise
+        except BaseException:
+            for connection in connections:
+                connection.close()
+            raise
+        self._max_frame = -1
+        self._settled = False
+        self._next_salts: tuple[int, int] | None = None
+
+    @property
+    def view(self) -> KeeperView:
+        """What decisions need to know of the keeper."""
+        return KeeperView(self._salts, self._max_frame, self._settled)
+
+    @property
+    def overlapping(self) -> bool:
+        """Whether two keepers are held: the next one has begun, the previous one has not ended."""
+        return self._next_salts is not None
+
+    def begin_next(self) -> None:
+        """Begin the next keeper on the free connection; the previous one is still held."""
+        check(not self.overlapping, "a hand-over is under way")
+        # The salts are read before the keeper begins. If a restart comes between, they differ from the index's at the
+        # next tick, which takes the keeper to be on READ-LOCK 0 and probes; the other way round would skip the probe.
+        salts = self.files.index().salts
+        _begin(self.free)
+        self._next_salts = salts
+
+    def end_previous(self, index: WalIndex) -> None:
+        """End the previous keeper. Everything up to `index`, read after the next began, must be captured. INV-01."""
+        check(self._next_salts is not None, "no hand-over is under way")
+        self.holder.execute("rollback")
+        self.holder, self.free = self.free, self.holder
+        self._take(self._next_salts or (0, 0), index)
+        self._next_salts = None
+
+    def passive(self) -> int | None:
+        """Run a PASSIVE checkpoint; return how many frames are backfilled, None if the lock was not free."""
+        return _passive(self.free)
+
+    def lock_writers(self, wait_s: float) -> bool:
+        """Begin a keeper that also holds the write lock, on the free connection; False if it was not free in time."""
+        check(not self.overlapping, "a hand-over is under way")
+        self.free.set_busy_timeout(int(wait_s * 1000))
+        try:
+            self.free.execute("begin immediate")
+        except apsw.BusyError:
+            return False
+        finally:
+            self.free.set_busy_timeout(0)
+        return True
+
+    def release_reader(self) -> None:
+        """End the keeper proper; the one that holds the write lock protects what is captured."""
+        self.holder.execute("rollback")
+
+    def passive_under_lock(self) -> int | None:
+        """Run a PASSIVE checkpoint on the connection that has no transaction while the other holds the write lock."""
+        return _passive(self.holder)
+
+    def begin_under_lock(self) -> None:
+        """Begin the keeper anew; while the write lock is held and all is backfilled it goes to READ-LOCK 0."""
+        self._next_salts = self.files.index().salts
+        _begin(self.holder)
+
+    def unlock_writers(self, index: WalIndex) -> None:
+        """Let writers go on; `index` was read and captured after the keeper began anew."""
+        self.free.execute("rollback")
+        self._take(self._next_salts or self._salts, index)
+        self._next_salts = None
+
+    def abandon_write_lock(self) -> None:
+        """Let writers go on with nothing done; the keeper proper was not ended."""
+        self.free.execute("rollback")
+
+    def close(self, *, remove_wal: bool) -> None:
+        """Let the database go.
+
+        With `remove_wal`, if this is the last connection and everything is backfilled, SQLite removes the WAL.
+        """
+        for connection in (self.free, self.holder):
+            if connection.in_transaction:
+                connection.execute("rollback")
+        for connection in (self.free, self.holder):
+            if remove_wal:
+                connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
+            connection.close()
+        self.files.close()
+
+    def _take(self, salts: tuple[int, int], index: WalIndex) -> None:
+        self._salts = salts
+        self._max_frame = index.max_frame
+        self._settled = index.max_frame > 0 and index.backlog == 0
+
+
+def _connect(path: Path, *, enable_wal: bool) -> apsw.Connection:
+    """Open a connection that never writes, never waits and never checkpoints on its own."""
+    try:
+        connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+    except apsw.CantOpenError as error:
+        raise NotADatabase(
+            "SQLite cannot open the database",
+            detail=f"{path}: {error}",
+            hint="walrep needs the permissions of the app: read and write on the database, its -shm and their folder",
+        ) from error
+    try:
+        connection.set_busy_timeout(0)
+        connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+        connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
+        if enable_wal:
+            connection.set_busy_timeout(5000)
+            connection.pragma("journal_mode", "wal")
+            connection.set_busy_timeout(0)
+        for pragma, value in (("wal_autocheckpoint", 0), ("cache_size", 2), ("mmap_size", 0), ("synchronous", "full")):
+            connection.pragma(pragma, value)
+        if connection.pragma("journal_mode") != "wal":
+            raise NotWalMode(
+                "the database is not in WAL mode",
+                detail=str(path),
+                hint="run `pragma journal_mode=wal` in the app, or let walrep do it with --enable-wal",
+            )
+        # A connection that has never read holds no lock, and its checkpoints do nothing.
+        _read(connection)
+    except BaseException as error:
+        connection.close()
+        raise _translated(error, path) from error
+    return connection
+
+
+def _translated(error: BaseException, path: Path) -> BaseException:
+    if isinstance(error, apsw.BusyError):
+        return DatabaseInUse(
+            "another process has locked the database",
+            detail=str(path),
+            hint="an app with `pragma locking_mode=exclusive`, or one that is switching the journal mode, cannot be "
+            "protected; remove that setting",
+        )
+    if isinstance(error, apsw.NotADBError | apsw.CorruptError):
+        return NotADatabase(
+            "SQLite does not accept the database",
+            detail=f"{path}: {error}",
+            hint="it is corrupt or encrypted; check it with `pragma integrity_check`",
+        )
+    if isinstance(error, apsw.ReadOnlyError | apsw.CantOpenError):
+        return NotADatabase(
+            "walrep may not write the database's shared memory",
+            detail=f"{path}: {error}",
+            hint="run walrep as the app's user; read locks live in the -shm file",
+        )
+    if isinstance(error, apsw.Error):
+        return DatabaseBusy("SQLite failed", detail=f"{path}: {error}")
+    return error
+
+
+def _begin(connection: apsw.Connection) -> None:
+    connection.execute("begin")
+    try:
+        _read(connection)
+    except apsw.Error:
+        connection.execute("rollback")
+        raise
+
+
+def _read(connection: apsw.Connection) -> None:
+    connection.execute("select 1 from sqlite_schema limit 1").fetchall()
+
+
+def _passive(connection: apsw.Connection) -> int | None:
+    try:
+        return connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)[1]
+    except (apsw.BusyError, apsw.LockedError, apsw.FullError, apsw.IOError):
+        # A full or failing disk stops the copying, not the capture; the WAL keeps everything.
+        return None

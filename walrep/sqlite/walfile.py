@@ -1,0 +1,200 @@
+"""The three files of a live database, held open: pages, frames and the wal-index, by pread.
+
+The descriptors are opened after the connections have taken their first locks, and closed only after both connections
+are closed (INV-03). Reading here takes no lock and changes nothing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+from pathlib import Path
+
+import numpy as np
+from xxhash import xxh3_64_intdigest
+
+from walrep.core.state import CaptureMark, CleanEnd
+from walrep.core.units import PAGE_SIZES
+from walrep.core.wal import (
+    WAL_HEADER_BYTES,
+    WAL_INDEX_BYTES,
+    WalHeader,
+    WalIndex,
+    frame_offset,
+    parse_page_size,
+    parse_wal_header,
+    parse_wal_index,
+    wal_index_page_slots,
+)
+from walrep.core.walsum import FRAME_HEADER_BYTES, frame_headers, valid_frame_count
+from walrep.errors import CaptureBroken, DatabaseInUse, NotADatabase
+
+__all__ = ["CHECKPOINT_LOCK", "WRITE_LOCK", "WalFiles"]
+
+WRITE_LOCK = 120
+CHECKPOINT_LOCK = 121
+"""Bytes of the -shm file that SQLite locks; https://sqlite.org/walformat.html#wal_locks."""
+
+_FLOCK = struct.Struct("hhqqi4x")
+_DATABASE_HEADER_BYTES = 100
+
+
+class WalFiles:
+    """Read access to a database file, its -wal and its -shm."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._fds: list[int] = []
+        try:
+            self.shm_fd = self._open(f"{path}-shm")
+            self.wal_fd = self._open(f"{path}-wal")
+            self.db_fd = self._open(str(path))
+            self._claim()
+        except BaseException:
+            self.close()
+            raise
+        opened = os.fstat(self.db_fd)
+        self.device, self.inode = opened.st_dev, opened.st_ino
+        self.wal_inode = os.fstat(self.wal_fd).st_ino
+        self.page_size = self._find_page_size()
+
+    def close(self) -> None:
+        """Close the descriptors; both connections must be closed before. INV-03."""
+        while self._fds:
+            os.close(self._fds.pop())
+
+    def raw_index(self) -> bytes:
+        """Return the first 136 bytes of the wal-index; equal bytes mean that nothing happened."""
+        return os.pread(self.shm_fd, WAL_INDEX_BYTES, 0)
+
+    def index(self) -> WalIndex:
+        """Return one consistent reading of the wal-index header.
+
+        Raises:
+            CaptureBroken: it stays unreadable, as when something other than SQLite wrote over it.
+
+        """
+        for _ in range(10_000):
+            index = parse_wal_index(self.raw_index())
+            if index is not None:
+                return index
+        raise CaptureBroken("the wal-index stays unreadable", detail=f"{self.path}-shm")
+
+    def wal_header(self) -> WalHeader | None:
+        """Return the header of the current generation, None if there is none."""
+        return parse_wal_header(os.pread(self.wal_fd, WAL_HEADER_BYTES, 0))
+
+    def frames(self, first: int, count: int) -> bytes:
+        """Return `count` whole frames from number `first`, fewer where the file ends."""
+        return os.pread(self.wal_fd, count * (self.page_size + FRAME_HEADER_BYTES), frame_offset(first, self.page_size))
+
+    def frame_page(self, frame: int) -> bytes:
+        """Return the page in a frame."""
+        return os.pread(self.wal_fd, self.page_size, frame_offset(frame, self.page_size) + FRAME_HEADER_BYTES)
+
+    def file_page(self, pgno: int) -> bytes:
+        """Return a page of the database file, zero-filled if the file ends before it."""
+        page = os.pread(self.db_fd, self.page_size, (pgno - 1) * self.page_size)
+        return page if len(page) == self.page_size else page.ljust(self.page_size, b"\0")
+
+    def index_pgnos(self, first: int, count: int) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:
+        """Return the page numbers that the wal-index has for `count` frames from number `first`."""
+        parts = [
+            np.frombuffer(os.pread(self.shm_fd, 4 * slots, offset), "=u4")
+            for offset, slots in wal_index_page_slots(first, count)
+        ]
+        return np.concatenate(parts).astype(np.uint32)
+
+    def page_count(self, index: WalIndex) -> int:
+        """Return the size of the database in pages, as SQLite computes it for a reader of this index."""
+        if index.max_frame and index.page_count:
+            return index.page_count
+        header = os.pread(self.db_fd, _DATABASE_HEADER_BYTES, 0)
+        if len(header) == _DATABASE_HEADER_BYTES and header[24:28] == header[92:96]:
+            declared = int.from_bytes(header[28:32], "big")
+            if declared:
+                return declared
+        return os.fstat(self.db_fd).st_size // self.page_size
+
+    def lock_holder(self, byte: int) -> int | None:
+        """Return the process that holds a lock byte of the -shm; None if nobody does. Only asks, takes nothing."""
+        question = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
+        kind, _whence, _start, _length, pid = _FLOCK.unpack(fcntl.fcntl(self.shm_fd, fcntl.F_OFD_GETLK, question))
+        return None if kind == fcntl.F_UNLCK else pid
+
+    def replaced(self) -> str | None:
+        """Say how the path no longer leads to the files that are held; None while it does."""
+        try:
+            now = os.stat(self.path)
+        except FileNotFoundError:
+            return "the database file was removed"
+        if (now.st_dev, now.st_ino) != (self.device, self.inode):
+            return "the path names another file"
+        try:
+            if os.stat(f"{self.path}-wal").st_ino != self.wal_inode:
+                return "the -wal file was replaced"
+        except FileNotFoundError:
+            return "the -wal file was removed"
+        return None
+
+    def file_state(self) -> CleanEnd:
+        """Return what identifies the content of the database file without reading all of it."""
+        stat = os.fstat(self.db_fd)
+        header = os.pread(self.db_fd, _DATABASE_HEADER_BYTES, 0)
+        return CleanEnd(stat.st_size, stat.st_mtime_ns, xxh3_64_intdigest(header))
+
+    def frame_evidence(self, mark: CaptureMark) -> tuple[tuple[int, int] | None, bool]:
+        """Return the checksum of frame `mark.frame` if it has the mark's salts, and whether the next continues it.
+
+        Both byte orders of checksums are tried for the next frame: the header that told it may be gone.
+        """
+        if mark.frame == 0:
+            return None, False
+        stride = self.page_size + FRAME_HEADER_BYTES
+        both = self.frames(mark.frame, 2)
+        headers = frame_headers(both, self.page_size)
+        if len(headers) == 0 or (int(headers[0, 2]), int(headers[0, 3])) != mark.salts:
+            return None, False
+        checksum = int(headers[0, 4]), int(headers[0, 5])
+        if len(headers) < 2:
+            return checksum, False
+        continues = any(
+            valid_frame_count(
+                both[stride:],
+                headers[1:],
+                page_size=self.page_size,
+                salts=mark.salts,
+                before=checksum,
+                big_endian=big_endian,
+            )
+            for big_endian in (False, True)
+        )
+        return checksum, continues
+
+    def _open(self, path: str) -> int:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._fds.append(fd)
+        return fd
+
+    def _claim(self) -> None:
+        """Make sure that this is the only walrep on the database.
+
+        A BSD lock on the descriptor that is held anyway: SQLite's locks are POSIX locks, which it does not meet.
+        """
+        try:
+            fcntl.flock(self.db_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise DatabaseInUse(
+                "another walrep protects this database",
+                detail=str(self.path),
+                hint="stop it first, or `walrep detach` the database",
+            ) from error
+
+    def _find_page_size(self) -> int:
+        page_size = self.index().page_size
+        if page_size not in PAGE_SIZES:
+            page_size = parse_page_size(os.pread(self.db_fd, _DATABASE_HEADER_BYTES, 0))
+        if page_size not in PAGE_SIZES:
+            raise NotADatabase("the database names no page size", detail=str(self.path))
+        return page_size

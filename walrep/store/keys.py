@@ -1,0 +1,87 @@
+"""What a key may be: narrow enough that every store takes it as it is.
+
+Keys are built by `walrep.core.names` only, so one that breaks a rule is a bug of ours, never the user's doing.
+"""
+
+from __future__ import annotations
+
+import re
+
+from walrep.errors import check
+
+__all__ = [
+    "KEY_CHARACTERS_MAX",
+    "PART_CHARACTERS_MAX",
+    "RESERVED_PART",
+    "check_key",
+    "check_prefix",
+    "check_range",
+    "is_part",
+]
+
+KEY_CHARACTERS_MAX = 512
+PART_CHARACTERS_MAX = 255
+RESERVED_PART = ".tmp"
+"""Where a folder store keeps unfinished objects."""
+
+_CHARACTERS = re.compile(r"[A-Za-z0-9._/-]*")
+_PART = re.compile(rf"(?!\.\.?\Z)[A-Za-z0-9._-]{{1,{PART_CHARACTERS_MAX}}}")
+
+
+def check_key(key: str) -> None:
+    """Hold a key against every rule.
+
+    Raises:
+        InvariantViolated: the key breaks one.
+
+    """
+    # S3 allows 1,024 bytes; half of them are left for the prefix that the user puts before a replica.
+    check(len(key) <= KEY_CHARACTERS_MAX, f"key of {len(key)} characters")
+    # The same in a URL, a shell, every file system and every listing; and a character is a byte.
+    check(_CHARACTERS.fullmatch(key), f"key {key!r} has a character that is not allowed")
+    parts = key.split("/")
+    for part in parts:
+        _check_part(part, key)
+    # Under this name a folder store keeps unfinished objects. Refused by all, so that stores can be copied as files.
+    check(parts[0] != RESERVED_PART, f"key {key!r} begins with a name that is reserved")
+
+
+def check_prefix(prefix: str) -> None:
+    """Hold a prefix against the rules: it is how some key begins.
+
+    Raises:
+        InvariantViolated: no key begins like this.
+
+    """
+    check(len(prefix) <= KEY_CHARACTERS_MAX, f"prefix of {len(prefix)} characters")
+    check(_CHARACTERS.fullmatch(prefix), f"prefix {prefix!r} has a character that is not allowed")
+    *folders, _ = prefix.split("/")
+    for part in folders:
+        _check_part(part, prefix)
+    check(folders[:1] != [RESERVED_PART], f"prefix {prefix!r} begins with a name that is reserved")
+
+
+def is_part(name: str) -> bool:
+    """Tell whether a name can stand between the slashes of a key; a folder may hold others that are not ours."""
+    return _PART.fullmatch(name) is not None
+
+
+def check_range(start: int, length: int | None) -> None:
+    """Hold a range against the rules.
+
+    Raises:
+        InvariantViolated: the start or the length is negative.
+
+    """
+    check(start >= 0 and (length is None or length >= 0), f"range {start}+{length}")
+
+
+def _check_part(part: str, key: str) -> None:
+    # S3 keeps `a//b` apart from `a/b`, a file system does not; and a leading slash would leave the folder.
+    check(part, f"{key!r} has an empty part")
+    # A file system walks along these instead of naming something.
+    check(part not in (".", ".."), f"{key!r} has a part that a file system walks along")
+    # The longest name that ext4, XFS, APFS and NTFS take.
+    check(len(part) <= PART_CHARACTERS_MAX, f"{key!r} has a part of {len(part)} characters")
+    # No name is let through that a listing would then pass over.
+    check(is_part(part), f"{key!r} has a part that is not a name")

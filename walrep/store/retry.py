@@ -1,0 +1,130 @@
+"""A wrapper that tries again what failed for now: errors that are `transient`, and no others.
+
+A `put` with `if_absent` whose answer was lost may have created the object. Trying it again then meets that object and
+raises `PreconditionFailed`, which passes through: only the caller can tell its own object from another writer's, by
+reading it. It must not know why a request is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from pathlib import Path
+from random import Random
+from typing import TypeVar
+
+import msgspec
+
+from walrep.clock import Clock
+from walrep.core.backoff import BackoffPolicy, backoff_delay_s
+from walrep.errors import WalrepError
+from walrep.store.base import ObjectInfo, Store
+
+__all__ = ["RetryPolicy", "RetryingStore"]
+
+T = TypeVar("T")
+
+
+class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How long to wait between attempts, and until when after the first one an attempt may begin (None: for ever)."""
+
+    backoff: BackoffPolicy = BackoffPolicy()
+    deadline_s: float | None = 60.0
+    put_deadline_s: float | None = None
+
+
+class RetryingStore:
+    """A store that hides what passes by itself.
+
+    `notify` is told of every failure that is tried again, with the delay before that; the error that ends a call is
+    raised and not told.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        policy: RetryPolicy,
+        random: Random,
+        notify: Callable[[WalrepError, float], None],
+    ) -> None:
+        self.capabilities = store.capabilities
+        self._store = store
+        self._clock = clock
+        self._policy = policy
+        self._random = random
+        self._notify = notify
+
+    async def put(self, key: str, source: bytes | Path, *, if_absent: bool = False) -> None:
+        """Store the bytes, or the content of the file, under `key`.
+
+        Raises:
+            PreconditionFailed: the key exists; with `if_absent`, perhaps from an attempt of this very call.
+
+        """
+        await self._call(lambda: self._store.put(key, source, if_absent=if_absent), self._policy.put_deadline_s)
+
+    async def get(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
+        """Return the object, or `length` bytes of it from `start`."""
+        return await self._call(lambda: self._store.get(key, start=start, length=length), self._policy.deadline_s)
+
+    async def head(self, key: str) -> ObjectInfo:
+        """Return what the store knows of the object."""
+        return await self._call(lambda: self._store.head(key), self._policy.deadline_s)
+
+    async def list(self, prefix: str, *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
+        """Yield the objects whose keys begin with `prefix` and sort after `start_after`.
+
+        A listing that breaks off goes on after the last key that was yielded, with a new deadline.
+        """
+        attempts = _Attempts(self._clock, self._policy.backoff, self._policy.deadline_s)
+        while True:
+            try:
+                async for info in self._store.list(prefix, start_after=start_after):
+                    yield info
+                    start_after = info.key
+                    attempts = _Attempts(self._clock, self._policy.backoff, self._policy.deadline_s)
+            except WalrepError as error:
+                await self._wait(error, attempts)
+            else:
+                return
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        """Delete the objects."""
+        await self._call(lambda: self._store.delete(keys), self._policy.deadline_s)
+
+    async def aclose(self) -> None:
+        """Close the store."""
+        await self._store.aclose()
+
+    async def _call(self, call: Callable[[], Awaitable[T]], deadline_s: float | None) -> T:
+        attempts = _Attempts(self._clock, self._policy.backoff, deadline_s)
+        while True:
+            try:
+                return await call()
+            except WalrepError as error:
+                await self._wait(error, attempts)
+
+    async def _wait(self, error: WalrepError, attempts: _Attempts) -> None:
+        delay_s = attempts.next_delay_s(self._random.random()) if error.transient else None
+        if delay_s is None:
+            raise error
+        self._notify(error, delay_s)
+        await self._clock.sleep(delay_s)
+
+
+class _Attempts:
+    """The attempts of one call."""
+
+    def __init__(self, clock: Clock, backoff: BackoffPolicy, deadline_s: float | None) -> None:
+        self._clock = clock
+        self._backoff = backoff
+        self._ends_s = None if deadline_s is None else clock.monotonic_s() + deadline_s
+        self._failure_count = 0
+
+    def next_delay_s(self, fraction: float) -> float | None:
+        """Count a failure and return the delay before the next attempt; None if that would be past the deadline."""
+        self._failure_count += 1
+        delay_s = backoff_delay_s(self._backoff, self._failure_count, fraction)
+        if self._ends_s is not None and self._clock.monotonic_s() + delay_s > self._ends_s:
+            return None
+        return delay_s

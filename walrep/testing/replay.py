@@ -1,0 +1,133 @@
+"""The slow, plain way to rebuild a database from its objects: an oracle for the product's own restore.
+
+Shares the decoders with the product and nothing else: one dictionary of pages, every checksum compared at every
+transaction, no cache, no parallel work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from walrep.core.chunk import FLAG_COMMIT, FLAG_REFERENCE, Commit, decode_pages
+from walrep.core.objects import SegmentFooter, SegmentHeader, SnapshotFooter, SnapshotHeader
+from walrep.core.pages import page_hash
+from walrep.core.segment import SegmentChunk, read_segment
+from walrep.core.snapshot import SnapshotPages, read_snapshot
+from walrep.errors import RestoreMismatch
+
+__all__ = ["ReplayedState", "list_timelines", "replay"]
+
+
+class ReplayedState(msgspec.Struct):
+    """The database after one transaction; `pages` is changed in place as the replay goes on."""
+
+    page_size: int
+    pages: dict[int, bytes]
+    page_count: int
+    txid: int = 0
+    rolling: int = 0
+    """The checksum, moved along frame by frame."""
+    commit: Commit | None = None
+
+    def image(self) -> bytes:
+        """Return the database file."""
+        hole = bytes(self.page_size)
+        return b"".join(self.pages.get(pgno, hole) for pgno in range(1, self.page_count + 1))
+
+    def checksum(self) -> int:
+        """Return the database checksum, computed from all pages."""
+        total = 0
+        for pgno, page in self.pages.items():
+            total ^= page_hash(page, pgno)
+        return total
+
+
+def list_timelines(root: Path) -> dict[str, list[Path]]:
+    """Return the segments of each timeline in a folder store, in order."""
+    timelines: dict[str, list[Path]] = {}
+    for path in sorted((root / "segments").iterdir()):
+        with path.open("rb") as file:
+            header = next(read_segment(file.read))
+        if isinstance(header, SegmentHeader):
+            timelines.setdefault(header.timeline, []).append(path)
+    return timelines
+
+
+def replay(root: Path, timeline: str, *, after: Callable[[ReplayedState], None] | None = None) -> ReplayedState:
+    """Rebuild a timeline of a folder store from its base to its end; `after` is called at the base and every commit.
+
+    Raises:
+        RestoreMismatch: a checksum differs, or objects do not continue one another.
+
+    """
+    bases = sorted((root / "snapshots" / timeline).iterdir())
+    state = _read_base(bases[0])
+    if after:
+        after(state)
+    for path in list_timelines(root)[timeline]:
+        for commit in _apply_segment(path, state):
+            if state.rolling != commit.checksum:
+                raise RestoreMismatch(f"checksum at transaction {state.txid} in {path.name}")
+            if after:
+                after(state)
+    if state.rolling != state.checksum():
+        raise RestoreMismatch("the pages do not have the rolling checksum")
+    return state
+
+
+def _read_base(path: Path) -> ReplayedState:
+    state = ReplayedState(0, {}, 0)
+    with path.open("rb") as file:
+        for item in read_snapshot(file.read):
+            if isinstance(item, SnapshotHeader):
+                state.page_size = item.page_size
+            elif isinstance(item, SnapshotPages):
+                content = item.decode(state.page_size)
+                for index, pgno in enumerate(item.pgnos):
+                    state.pages[pgno] = content[index * state.page_size : (index + 1) * state.page_size]
+            elif isinstance(item, SnapshotFooter):
+                state.page_count, state.txid = item.page_count, item.txid
+                _cut(state, item.page_count)
+                state.rolling = state.checksum()
+                if state.rolling != item.checksum:
+                    raise RestoreMismatch(f"checksum of {path.name}")
+    return state
+
+
+def _apply_segment(path: Path, state: ReplayedState) -> Iterator[Commit]:
+    with path.open("rb") as file:
+        for item in read_segment(file.read):
+            if isinstance(item, SegmentHeader):
+                expected = (state.txid, state.rolling, state.page_count)
+                if item.start is None and (item.txid_before, item.checksum_before, item.pages_before) != expected:
+                    raise RestoreMismatch(f"{path.name} does not continue transaction {state.txid}")
+            elif isinstance(item, SegmentChunk):
+                yield from _apply_chunk(item, state)
+
+
+def _apply_chunk(chunk: SegmentChunk, state: ReplayedState) -> Iterator[Commit]:
+    table, size = chunk.table, state.page_size
+    references = [state.pages[p] for p, flag in zip(table.pgnos, table.flags, strict=True) if flag & FLAG_REFERENCE]
+    content = decode_pages(chunk.body, references, page_count=len(table.pgnos), page_size=size, offset=chunk.offset)
+    commits = iter(table.commits)
+    for index, (pgno, flag) in enumerate(zip(table.pgnos, table.flags, strict=True)):
+        page = content[index * size : (index + 1) * size]
+        old = state.pages.get(pgno)
+        state.rolling ^= page_hash(page, pgno) ^ (page_hash(old, pgno) if old is not None else 0)
+        state.pages[pgno] = page
+        if flag & FLAG_COMMIT:
+            commit = next(commits)
+            _cut(state, commit.pages_after)
+            state.page_count, state.commit = commit.pages_after, commit
+            state.txid += 1
+            yield commit
+
+
+def _cut(state: ReplayedState, page_count: int) -> None:
+    """Drop the pages beyond the size."""
+    if page_count < state.page_count or len(state.pages) > page_count:
+        for pgno in [pgno for pgno in state.pages if pgno > page_count]:
+            state.rolling ^= page_hash(state.pages.pop(pgno), pgno)
