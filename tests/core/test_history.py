@@ -182,4 +182,3 @@ def test_segments_whose_ends_were_not_read_are_damaged() -> None:
     history = build_history({segment_key(1): 10}, {}, "r")
     assert kinds(history) == ["damaged-segment"]
     assert history.timelines == ()
-

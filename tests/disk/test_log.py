@@ -169,6 +169,9 @@ def test_reading_takes_the_memory_of_one_record(path: Path) -> None:
 def test_a_log_that_was_damaged_meanwhile_is_not_sealed_short(path: Path) -> None:
     content = bytearray(write_log(path, RECORDS))
     assert list(read_records(path, size_bytes=len(content))) == RECORDS
+    inside: list[bytes] = []
+    with pytest.raises(SpoolError, match="damaged"):
+        inside.extend(read_records(path, size_bytes=len(content) - 1))
     content[-1] ^= 1
     path.write_bytes(content)
     with pytest.raises(SpoolError, match="damaged"):

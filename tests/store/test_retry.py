@@ -164,12 +164,14 @@ def test_a_listing_that_breaks_off_goes_on_where_it_was() -> None:
 
 
 def test_progress_gives_a_listing_a_new_deadline() -> None:
-    faults = [Fault(verb="list", number=number) for number in range(2, 12)]
-    keys = ["a", "b"]
-    bench = Bench(
-        ScriptedFaults(Fault(verb="list", when="after"), *faults, Fault(verb="list", number=12, when="after")),
-        RetryPolicy(backoff=BackoffPolicy(first_delay_s=1, delay_s_max=1), deadline_s=30),
-    )
+    """Each object comes after a stretch of failures that the deadline allows; together they take longer than it."""
+    stretch, deadline_s = 8, 8.0
+    keys = ["a", "b", "c", "d", "e", "f"]
+    numbers = range(1, stretch * len(keys) + 1)
+    faults = [Fault(verb="list", number=number, when="before" if number % stretch else "after") for number in numbers]
+    policy = RetryPolicy(backoff=BackoffPolicy(first_delay_s=1, delay_s_max=1), deadline_s=deadline_s)
+    bench = Bench(ScriptedFaults(*faults), policy)
     bench.memory.objects.update({key: MemoryObject(b"", 0) for key in keys})
     assert bench.use("list") == keys
-    assert len(bench.faulty.struck) == 12
+    assert len(bench.faulty.struck) == len(faults)
+    assert bench.clock.monotonic_s() > deadline_s

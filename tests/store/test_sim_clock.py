@@ -58,7 +58,8 @@ def test_timeouts_are_simulated_too() -> None:
 
 def test_wall_time_steps_and_monotonic_time_does_not() -> None:
     clock = SimClock(now_ms=10_000)
-    clock.advance(1.5)
+    clock.advance(1)
+    clock.pause(0.5)
     clock.step_wall(-5_000)
     assert clock.now_ms() == 6_500
     assert clock.monotonic_s() == 1.5

@@ -35,7 +35,7 @@ class Log:
         self.is_json = form == "json" or (form == "auto" and not stream.isatty())
         self._logger: FilteringBoundLogger = structlog.wrap_logger(
             structlog.WriteLogger(stream),
-            processors=[self._add_time, structlog.processors.add_log_level, *self._renderers(stream)],
+            processors=[structlog.processors.add_log_level, self._add_time, *self._renderers(stream)],
             wrapper_class=structlog.make_filtering_bound_logger(level),
             cache_logger_on_first_use=True,
         )
@@ -55,7 +55,8 @@ class Log:
         getattr(self._logger, event.level)(name, **fields)
 
     def _add_time(self, _logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
-        return {"timestamp": format_time(self._clock.now_ms()), **line}
+        head = {"timestamp": format_time(self._clock.now_ms()), "level": line["level"], "event": line["event"]}
+        return {**head, **line}
 
     def _renderers(self, stream: TextIO) -> list[Processor]:
         if self.is_json:
@@ -83,7 +84,7 @@ def _for_people(_logger: WrappedLogger, _method: str, line: EventDict) -> EventD
         if key.endswith("_bytes") and isinstance(value, int):
             shown[key.removesuffix("_bytes")] = format_size(value)
         elif (key.endswith("_s") or key == "seconds") and isinstance(value, int | float):
-            shown[key.removesuffix("_s")] = format_duration(round(value * 1000))
+            shown["took" if key == "seconds" else key.removesuffix("_s")] = format_duration(round(value * 1000))
         elif value is not None and value != "":
             shown[key] = value
     if "message" in shown:

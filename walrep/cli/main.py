@@ -30,7 +30,7 @@ from walrep.cli.session import Session
 from walrep.cli.version import version
 from walrep.errors import WalrepError
 
-__all__ = ["commands", "main", "run"]
+__all__ = ["commands", "describe", "main", "run"]
 
 T = TypeVar("T")
 
@@ -52,7 +52,7 @@ def main() -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code."""
     output = Output(sys.stdout, sys.stderr, as_json=_wants_json(arguments))
-    session = Session(output, os.environ, app.system_clock(), _run_coroutine, lambda: _abort(output))
+    session = Session(output, os.environ, app.system_clock(), _run_coroutine, lambda: _abort(session))
     try:
         with _terminated_like_interrupted():
             commands.main(list(arguments), prog_name="walrep", standalone_mode=False, obj=session)
@@ -63,7 +63,7 @@ def run(arguments: Sequence[str]) -> int:
         output.note(error.format_message())
         return EXIT_USAGE
     except Exception as error:  # noqa: BLE001 - the one place where everything that failed ends
-        failure = _describe(error)
+        failure = describe(error)
         if failure.exit_code == EXIT_INTERNAL:
             output.traceback(error)
         session.fail(failure)
@@ -71,7 +71,8 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _describe(error: BaseException) -> Failure:
+def describe(error: BaseException) -> Failure:
+    """Return what is said of an error, and the exit code that it means."""
     leaves = list(_leaves(error))
     # A bug beside operating errors is the one to show: they may be its consequence.
     worst = next((leaf for leaf in leaves if not isinstance(leaf, WalrepError | click.ClickException)), leaves[0])
@@ -122,9 +123,16 @@ def _run_coroutine(coroutine: Coroutine[object, object, T], /) -> T:
         return runner.run(coroutine)
 
 
-def _abort(output: Output) -> None:
+def _abort(session: Session) -> None:
     """End the process as a kill would, which walrep has to survive anyway: a thread may wait for a disk for ever."""
-    output.note("walrep: stopped at once; what is not durable yet waits in the state directory for the next start")
+    session.fail(
+        Failure(
+            error="Interrupted",
+            exit_code=EXIT_INTERRUPTED,
+            message="stopped at once, by a second signal",
+            hint="what is not durable yet waits in the state directory for the next start",
+        )
+    )
     os._exit(EXIT_INTERRUPTED)
 
 
@@ -133,7 +141,8 @@ def _terminated_like_interrupted() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # As SIGINT, not as an exception: the event loop's own handler cancels the task, which an exception would not.
+    before = signal.signal(signal.SIGTERM, lambda _number, _frame: signal.raise_signal(signal.SIGINT))
     try:
         yield
     finally:

@@ -78,8 +78,11 @@ class Output:
 
     @contextmanager
     def progress(self, label: str) -> Iterator[Callable[[int, int], None]]:
-        """Show a bar on a terminal while the block runs; what is yielded is told bytes done and bytes in all."""
-        if self.as_json or not self.stderr.isatty():
+        """Show a bar on a terminal while the block runs; what is yielded is told bytes done and in all.
+
+        Without a label nothing is shown.
+        """
+        if self.as_json or not label or not self.stderr.isatty():
             yield lambda _done_bytes, _total_bytes: None
             return
         with click.progressbar(length=1, label=label, file=self.stderr, show_pos=False) as bar:

@@ -84,7 +84,7 @@ def restore(session: Session, options: _Options) -> None:
         check=options.check,
         dry_run=options.dry_run,
     )
-    with output.progress("restoring") as advance:
+    with output.progress("" if options.dry_run else "restoring") as advance:
 
         def progress(state: RestoreProgress) -> None:
             advance(state.done_bytes, state.total_bytes)

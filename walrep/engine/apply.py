@@ -130,11 +130,15 @@ class SnapshotLoader:
         """Compare the database checksum, when everything is written.
 
         Raises:
+            CorruptObject: the object is empty.
             RestoreMismatch: the pages are not those that were recorded.
 
         """
         footer, name, hashes = self._footer, self._plan.snapshot.name, self._pages.hashes
-        if footer is None or (footer.txid, footer.seq) != (name.txid, name.seq):
+        if footer is None:
+            # An object without a byte has no part to complain about.
+            raise CorruptObject("object ends before its footer", offset=0, detail=self._plan.snapshot.key)
+        if (footer.txid, footer.seq) != (name.txid, name.seq):
             raise RestoreMismatch(
                 "the snapshot is of another position than its key says", detail=self._plan.snapshot.key
             )

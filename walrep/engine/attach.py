@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 
 from walrep.core.events import Alarm, Attached, Resumed
-from walrep.core.resume import ResumeEvidence, ResumeKind, ResumePlan, plan_resume
-from walrep.core.state import CaptureMark, LocalState
+from walrep.core.resume import ResumeKind, ResumePlan, plan_resume
+from walrep.core.state import LocalState
 from walrep.disk.spool import Recovered, Spool
 from walrep.engine.parts import EngineParts
 from walrep.engine.settings import DatabaseSettings
@@ -64,7 +64,7 @@ class Attacher:
         clean_end = state.clean_end if mark == state.mark else None
 
         def resume() -> ResumePlan:
-            plan = plan_resume(mark, clean_end, _evidence(capture, state, mark))
+            plan = plan_resume(mark, clean_end, capture.evidence(mark, inode=state.inode, page_size=state.page_size))
             if plan.kind is not ResumeKind.BROKEN:
                 within = mark if plan.kind is ResumeKind.CONTINUE else None
                 capture.resume(within, recovered.hashes, recovered.txid, state.looked_ms)
@@ -124,17 +124,6 @@ class Attacher:
 
     def _alarm(self, key: str, message: str, hint: str) -> None:
         self._parts.report(Alarm(database=str(self._settings.path), key=key, message=message, hint=hint))
-
-
-def _evidence(capture: Capture, state: LocalState, mark: CaptureMark) -> ResumeEvidence:
-    checksum, continues = capture.files.frame_evidence(mark)
-    return ResumeEvidence(
-        same_file=capture.files.inode == state.inode and capture.files.page_size == state.page_size,
-        index=capture.files.index(),
-        frame_checksum=checksum,
-        next_frame_continues=continues,
-        file=capture.files.file_state(),
-    )
 
 
 def _refuse_stale_wal(path: Path, state: LocalState) -> None:

@@ -143,17 +143,16 @@ class PageFile:
             self._write_run([bytes(self.page_size)], pgno)
 
     def read_back(self) -> int:
-        """Return the database checksum of what the file holds, read again."""
+        """Return the database checksum of what the finished file holds, read again."""
         step = max(1, _READ_BACK_BYTES // self.page_size)
-        lock_page = lock_byte_page(self.page_size)
+        page_count = self.hashes.page_count
+        present = np.frombuffer(self.hashes.slots, np.uint64, count=page_count + 1) != 0
         checksum = 0
-        for first in range(1, self.hashes.page_count + 1, step):
+        for first in range(1, page_count + 1, step):
             content = memoryview(os.pread(self._descriptor, step * self.page_size, (first - 1) * self.page_size))
-            pgnos = range(first, first + len(content) // self.page_size)
-            checksum ^= int(np.bitwise_xor.reduce(_hash_pages(content, pgnos, self.page_size)))
-            if lock_page in pgnos:
-                offset = (lock_page - first) * self.page_size
-                checksum ^= xxh3_64_intdigest(content[offset : offset + self.page_size], lock_page) or 1
+            stop = first + len(content) // self.page_size
+            hashes = _hash_pages(content, range(first, stop), self.page_size)
+            checksum ^= int(np.bitwise_xor.reduce(hashes[present[first:stop]]))
         return checksum
 
     def sync(self) -> None:

@@ -25,7 +25,7 @@ from walrep.core.target import AtTxid, Latest, Target
 from walrep.disk.atomic import fsync_directory, map_os_errors, publish, temporary_path
 from walrep.engine.apply import BlockBatch, SegmentApplier, SnapshotLoader, naming
 from walrep.engine.fetch import Part, ReplicaReader, task_group
-from walrep.engine.pagefile import PageFile, require_room
+from walrep.engine.pagefile import CACHE_BYTES_MAX, PageFile, require_room
 from walrep.errors import InvariantViolated, ObjectNotFound, RestoreMismatch, UsageError
 from walrep.runner import Runner
 from walrep.sqlite.target import (
@@ -49,7 +49,10 @@ T = TypeVar("T")
 
 
 class RestoreRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What to restore, and where to. `timeline` is a full id or a number; `undo` is echoed in the outcome."""
+    """What to restore, and where to. `timeline` is a full id or a number; `undo` is echoed in the outcome.
+
+    `cache_bytes_max`: how many bytes of changed pages wait for a newer version before they are written.
+    """
 
     output: Path
     target: Target = Latest()
@@ -59,6 +62,7 @@ class RestoreRequest(msgspec.Struct, frozen=True, kw_only=True):
     check: Check = "quick"
     dry_run: bool = False
     undo: str | None = None
+    cache_bytes_max: int = CACHE_BYTES_MAX
 
 
 class RestoreProgress(msgspec.Struct, frozen=True, kw_only=True):
@@ -156,7 +160,9 @@ class _Restore:
         """Build, prove and publish; leave nothing behind on failure."""
         temporary = temporary_path(output.parent, f".{output.name}")
         await self._blocking(partial(require_room, output.parent, plan.peak_bytes))
-        pages = await self._blocking(partial(PageFile, temporary, plan.page_size))
+        pages = await self._blocking(
+            partial(PageFile, temporary, plan.page_size, cache_bytes_max=self._request.cache_bytes_max)
+        )
         try:
             self._done_bytes = 0
             async with self._phase("snapshot"):

@@ -47,7 +47,10 @@ async def begin_timeline(
     shipper.add(await shipper.on_worker(partial(spool.open_timeline, timeline, start, page_size, now_ms)))
     parts.report(
         TimelineBegan(
-            database=str(settings.path), timeline=timeline, reason=reason, parent=None if parent is None else str(parent)
+            database=str(settings.path),
+            timeline=timeline,
+            reason=reason,
+            parent=None if parent is None else str(parent),
         )
     )
     header = SnapshotHeader(

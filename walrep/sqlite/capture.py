@@ -19,6 +19,7 @@ from walrep.core.checkpoint import CapturePolicy, Step, TickView, WriteLockAdvic
 from walrep.core.chunk import chunk_frames
 from walrep.core.encoder import ChunkEncoder, ChunkJob, FrameRun
 from walrep.core.pages import PageHashes
+from walrep.core.resume import ResumeEvidence
 from walrep.core.state import CaptureMark, CleanEnd
 from walrep.core.wal import WalHeader, WalIndex
 from walrep.core.walsum import FRAME_HEADER_BYTES, frame_headers, valid_frame_count
@@ -104,7 +105,7 @@ class Capture:
         self._passive_wait_s = policy.passive_wait_min_s
         self._probe_since_s: float | None = None
         self._defect_version = 0
-        self._file_is_trusted = True
+        self._untrusted_generations = 0
 
     # -- position ---------------------------------------------------------------------------------------------------
 
@@ -128,6 +129,17 @@ class Capture:
         """When a commit was last captured (or the database attached), on the monotonic clock."""
         return self._committed_s
 
+    def evidence(self, mark: CaptureMark, *, inode: int, page_size: int) -> ResumeEvidence:
+        """Return what stands in the files now, for the decision whether capture may go on after `mark`."""
+        checksum, continues = self.files.frame_evidence(mark)
+        return ResumeEvidence(
+            same_file=self.files.inode == inode and self.files.page_size == page_size,
+            index=self.files.index(),
+            frame_checksum=checksum,
+            next_frame_continues=continues,
+            file=self.files.file_state(),
+        )
+
     def resume(self, mark: CaptureMark | None, hashes: PageHashes, txid: int, looked_ms: int) -> None:
         """Go on from a state that disk proves, last looked at then.
 
@@ -137,10 +149,10 @@ class Capture:
             self._continue_at(mark)
         self.encoder.start(hashes, txid)
         self._looked_ms = looked_ms
-        # While nobody held a keeper a checkpoint may have copied frames that are not captured yet, so that pages of
-        # the file are newer than the state; each is compared with the hash array, and goes plain if so. From the next
-        # generation on a mismatch means that something else wrote the file.
-        self._file_is_trusted = False
+        # While nobody held a keeper a checkpoint may have copied frames of the generation that is there now and that
+        # are not captured yet, so that pages of the file are newer than the state; each is compared with the hash
+        # array, and goes plain if so. From the next generation on a mismatch means that something else wrote the file.
+        self._untrusted_generations = 1 if mark is not None else 2
 
     def finish(self) -> CleanEnd | None:
         """Copy all that can be copied and end a hand-over; return what proves the end of the log, if anything does.
@@ -228,7 +240,7 @@ class Capture:
             if header is not None and header.salts == index.salts:
                 self._header, self._frame, self._checksum = header, 0, header.checksum
                 self.encoder.begin_generation()
-                self._file_is_trusted = True
+                self._untrusted_generations = max(0, self._untrusted_generations - 1)
                 self.counts.generations += 1
                 break
             again = self.files.index()
@@ -305,7 +317,7 @@ class Capture:
             at = frame - run.first_frame
             marks.append(CaptureMark(self.salts, frame, (int(run.headers[at, 4]), int(run.headers[at, 5]))))
         self.sink.put(jobs, marks, self.counts.frames + len(run.headers))
-        if self._file_is_trusted and self.encoder.counts.mismatches > mismatches:
+        if not self._untrusted_generations and self.encoder.counts.mismatches > mismatches:
             raise CaptureBroken(
                 "the database file was changed behind SQLite's back",
                 detail=str(self.files.path),

@@ -37,6 +37,10 @@ class SimClock:
         """Return the simulated seconds since the clock was made."""
         return self._elapsed_s
 
+    def pause(self, seconds: float) -> None:
+        """Let time pass for a thread that would block."""
+        self.advance(seconds)
+
     async def sleep(self, seconds: float) -> None:
         """Wait in simulated time."""
         loop = asyncio.get_running_loop()

@@ -1,0 +1,95 @@
+"""The base of a timeline is the database at one position, whatever happens while it is copied."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import apsw
+import pytest
+
+from tests.sqlite.live import LiveDatabase
+
+MODES = [
+    apsw.SQLITE_CHECKPOINT_PASSIVE,
+    apsw.SQLITE_CHECKPOINT_FULL,
+    apsw.SQLITE_CHECKPOINT_RESTART,
+    apsw.SQLITE_CHECKPOINT_TRUNCATE,
+]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_base_is_the_database_where_encoding_begins(tmp_path: Path, seed: int) -> None:
+    """The app writes, checkpoints, vacuums and restarts the WAL between the slices and between the overlays."""
+    dice = random.Random(seed)
+    live = LiveDatabase(tmp_path / "app.db", page_size=dice.choice([512, 4096]), auto_vacuum=dice.choice([0, 1, 2]))
+    live.app.execute("with recursive n(i) as (select 1 union all select i + 1 from n where i < 4000) "
+                     "insert into t(k, v) select i, randomblob(1500) from n")
+    base = live.new_base()
+    assert base.begin()
+
+    def disturb() -> None:
+        for _ in range(dice.randrange(6)):
+            live.write_randomly(dice)
+            for _ in range(dice.choice([0, 1, 3])):
+                live.tick(dice.choice([0.01, 0.6]))
+            if dice.random() < 0.4:
+                live.checkpoint(dice.choice(MODES))
+
+    disturb()
+    while base.copy_slice():
+        disturb()
+    disturb()
+    sink = live.end_base(base)
+    assert sink.images[0] == live.expected[0]
+    for _ in range(30):
+        disturb()
+    live.tick()
+    assert sink.images == live.expected
+    assert live.capture.encoder.counts.mismatches == 0
+    live.close()
+
+
+def test_frames_from_before_the_attach_are_part_of_the_base(tmp_path: Path) -> None:
+    """Pages that were in the WAL, and not in the file, before walrep looked for the first time are overlaid."""
+    live = LiveDatabase(tmp_path / "app.db")
+    for n in range(50):
+        live.app.execute("insert into t(k, v) values(?, randomblob(2000))", (n,))
+    sink = live.begin()
+    assert sink.images == live.expected
+    live.close()
+
+
+def test_pages_settle_from_the_file_when_the_wal_restarts_before_the_overlay(tmp_path: Path) -> None:
+    """INV-14: after a restart the frames in the WAL are others; the file has the captured state."""
+    live = LiveDatabase(tmp_path / "app.db")
+    for n in range(50):
+        live.app.execute("insert into t(k, v) values(?, randomblob(2000))", (n,))
+    base = live.new_base()
+    assert base.begin()
+    while base.copy_slice():
+        pass
+    for _ in range(4):
+        live.tick(0.6)
+    frame_of = dict(live.capture.encoder.frame_of)
+    expected = {pgno: live.capture.files.file_page(pgno) for pgno in frame_of}
+    for n in range(50):
+        live.app.execute("update t set v = randomblob(2000) where k = ?", (n,))
+    assert live.capture.files.index().salts != live.capture.salts
+    assert base._settled(sorted(expected)) == [expected[pgno] for pgno in sorted(expected)]
+    base.abandon()
+    live.close()
+
+
+def test_a_database_without_any_frame_has_a_base(tmp_path: Path) -> None:
+    live = LiveDatabase(tmp_path / "app.db")
+    live.capture.keeper.close(remove_wal=True)
+    live.app.close()
+    again = LiveDatabase(tmp_path / "app.db", prepare=False)
+    assert again.capture.files.index().max_frame == 0
+    sink = again.begin()
+    assert sink.images[0] == (tmp_path / "app.db").read_bytes()
+    again.commit("insert into t(k) values(1)")
+    again.tick()
+    assert sink.images == again.expected
+    again.close()

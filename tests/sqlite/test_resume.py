@@ -1,0 +1,167 @@
+"""Capture goes on after a time without a keeper only where the files prove that nothing is missing."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections import Counter
+from pathlib import Path
+
+import apsw
+import pytest
+
+from tests.sqlite.live import LiveDatabase
+from walrep.core.pages import PageHashes
+from walrep.core.resume import ResumeEvidence, ResumeKind, plan_resume
+from walrep.core.state import CaptureMark, CleanEnd
+from walrep.core.wal import WalIndex
+
+MODES = [
+    apsw.SQLITE_CHECKPOINT_PASSIVE,
+    apsw.SQLITE_CHECKPOINT_RESTART,
+    apsw.SQLITE_CHECKPOINT_TRUNCATE,
+]
+
+
+def down_time(live: LiveDatabase, dice: random.Random) -> None:
+    """Let the app do a few things while nobody holds a keeper."""
+    for _ in range(dice.randrange(4)):
+        kind = dice.random()
+        if kind < 0.5:
+            live.write_randomly(dice)
+        elif kind < 0.8:
+            live.checkpoint(dice.choice(MODES))
+        else:
+            live.reopen_app()
+
+
+def test_a_resumed_capture_misses_nothing(tmp_path: Path) -> None:
+    """Random down-times, after a clean end or a kill: where a resume is allowed the state is right. All four occur."""
+    kinds: Counter[ResumeKind] = Counter()
+    for seed in range(12):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        resume_again_and_again(folder, random.Random(seed), kinds)
+    assert set(kinds) == set(ResumeKind), kinds
+
+
+def resume_again_and_again(folder: Path, dice: random.Random, kinds: Counter[ResumeKind]) -> None:
+    """Run one database through eight down-times."""
+    live = LiveDatabase(folder / "app.db")
+    sink = live.begin()
+    for _ in range(8):
+        for _ in range(dice.randrange(1, 8)):
+            live.write_randomly(dice)
+            for _ in range(dice.choice([0, 1, 3])):
+                live.tick(dice.choice([0.01, 0.6]))
+        live.tick()
+        encoder, files = live.capture.encoder, live.capture.files
+        mark, hashes, txid = live.capture.mark, PageHashes.from_bytes(encoder.hashes.to_bytes()), encoder.txid
+        inode, clean_end = files.inode, None
+        if dice.random() < 0.5:
+            live.clock.step_wall(files.file_state().mtime_ns // 10**6 + 1000 - live.clock.now_ms())
+            clean_end = live.capture.finish()
+            live.let_go(remove_wal=True)
+        else:
+            live.kill_capture()
+        down_time(live, dice)
+        capture = live.attach_again()
+        plan = plan_resume(mark, clean_end, capture.evidence(mark, inode=inode, page_size=4096))
+        kinds[plan.kind] += 1
+        if plan.kind is ResumeKind.BROKEN:
+            sink = live.begin()
+            continue
+        capture.resume(mark if plan.kind is ResumeKind.CONTINUE else None, hashes, txid, live.clock.now_ms())
+        sink.spooled_frames = 0
+        capture.sink = sink
+        live.tick()
+        assert sink.images[-1] == live.image(), plan
+    live.close()
+
+
+def index(salts: tuple[int, int], max_frame: int) -> WalIndex:
+    return WalIndex(
+        max_frame=max_frame, page_count=9, checksum=(0, 0), salts=salts, backfilled=0, page_size=4096
+    )
+
+
+FILE = CleanEnd(size_bytes=4096, mtime_ns=5, header_hash=6)
+MARK = CaptureMark((10, 99), 20, (3, 4))
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        ({}, ResumeKind.CONTINUE),
+        ({"index": index((10, 99), 25)}, ResumeKind.CONTINUE),
+        ({"index": index((10, 99), 19)}, ResumeKind.BROKEN),
+        ({"frame_checksum": (3, 5)}, ResumeKind.BROKEN),
+        ({"frame_checksum": None}, ResumeKind.BROKEN),
+        ({"same_file": False}, ResumeKind.BROKEN),
+        ({"index": index((11, 7), 19)}, ResumeKind.RESTARTED),
+        ({"index": index((11, 7), 20)}, ResumeKind.BROKEN),
+        ({"index": index((12, 7), 19)}, ResumeKind.BROKEN),
+        ({"index": index((11, 7), 19), "next_frame_continues": True}, ResumeKind.BROKEN),
+        ({"index": index((11, 7), 19), "frame_checksum": (3, 5)}, ResumeKind.BROKEN),
+        ({"index": index((77, 7), 0)}, ResumeKind.CLEAN_END),
+        ({"index": index((77, 7), 0), "file": CleanEnd(4096, 7, 6)}, ResumeKind.BROKEN),
+        ({"index": index((77, 7), 1)}, ResumeKind.BROKEN),
+    ],
+)
+def test_only_a_proof_allows_a_resume(change: dict[str, object], kind: ResumeKind) -> None:
+    evidence: dict[str, object] = {
+        "same_file": True,
+        "index": index((10, 99), 20),
+        "frame_checksum": (3, 4),
+        "next_frame_continues": False,
+        "file": FILE,
+    }
+    assert plan_resume(MARK, FILE, ResumeEvidence(**(evidence | change))).kind is kind  # type: ignore[arg-type]
+
+
+def test_without_a_recorded_clean_end_an_empty_log_proves_nothing() -> None:
+    evidence = ResumeEvidence(
+        same_file=True, index=index((77, 7), 0), frame_checksum=None, next_frame_continues=False, file=FILE
+    )
+    assert plan_resume(MARK, None, evidence).kind is ResumeKind.BROKEN
+
+
+def test_a_checkpoint_during_the_down_time_makes_file_pages_newer_and_they_go_plain(tmp_path: Path) -> None:
+    """Frames that were not captured were copied into the file: those pre-images are refused, and nothing is wrong."""
+    live = LiveDatabase(tmp_path / "app.db")
+    for n in range(200):
+        live.app.execute("insert into t(id, k, v) values(?, ?, zeroblob(900))", (n, n))
+    for _ in range(4):
+        live.tick(0.6)
+    live.app.execute("insert into t(k) values(1)")
+    sink = live.begin()
+    live.commit("update t set k = 1 where id = 3")
+    live.tick()
+    encoder, mark = live.capture.encoder, live.capture.mark
+    hashes, inode = PageHashes.from_bytes(encoder.hashes.to_bytes()), live.capture.files.inode
+    live.kill_capture()
+    live.app.execute("update t set v = zeroblob(901) where id % 3 = 0")
+    live.checkpoint(apsw.SQLITE_CHECKPOINT_PASSIVE)
+    capture = live.attach_again()
+    plan = plan_resume(mark, None, capture.evidence(mark, inode=inode, page_size=4096))
+    assert plan.kind is ResumeKind.CONTINUE
+    capture.resume(mark, hashes, encoder.txid, 0)
+    capture.sink, sink.spooled_frames = sink, 0
+    live.tick()
+    assert capture.encoder.counts.mismatches > 0
+    assert sink.images[-1] == live.image()
+    live.close()
+
+
+def test_the_proof_of_a_clean_end_is_not_younger_than_the_clock_of_the_file_system(tmp_path: Path) -> None:
+    """A write within the same tick of the file system's clock would not show in the modification time."""
+    live = LiveDatabase(tmp_path / "app.db")
+    live.begin()
+    live.commit("insert into t(k) values(1)")
+    for _ in range(3):
+        live.tick(0.6)
+    now_ms = os.stat(live.path).st_mtime_ns // 10**6
+    live.clock.step_wall(now_ms - live.clock.now_ms())
+    assert live.capture.finish() is not None
+    assert live.clock.now_ms() - now_ms >= 40
+    live.close()
