@@ -22,6 +22,7 @@ import uvloop
 
 from walrep.clock import SystemClock
 from walrep.core.events import Alarm, Event, Failed, SnapshotWritten
+from walrep.core.flush import FlushPolicy
 from walrep.engine import supervisor
 from walrep.engine.captures import CaptureThread, Sweepable
 from walrep.engine.parts import OpenedStore
@@ -116,7 +117,7 @@ def _thread_seconds() -> dict[str, float]:
     return seconds
 
 
-async def replicate(folder: Path, databases: list[Path]) -> None:
+async def replicate(folder: Path, databases: list[Path], flush: FlushPolicy) -> None:
     """Protect the databases until `stop` comes, or stdin ends."""
     clock, runner, observed, stop = SystemClock(), ThreadRunner(STORE_THREADS, "walrep-store"), Observed(), asyncio.Event()
 
@@ -130,7 +131,6 @@ async def replicate(folder: Path, databases: list[Path]) -> None:
                 tell({"ready": True})
         elif isinstance(event, Alarm | Failed):
             observed.alarms.append(event.message)
-            print(f"walrep: {event}", file=sys.stderr)
 
     def open_store(url: str, notify: Callable[[WalrepError, float], None]) -> OpenedStore:
         counted = ObservedStore(LocalStore(Path(url), runner, clock), clock)
@@ -148,7 +148,7 @@ async def replicate(folder: Path, databases: list[Path]) -> None:
 
     settings = ReplicateSettings(
         databases=tuple(
-            DatabaseSettings(path=path, url=str(folder / path.name), state_dir=folder / f"{path.name}.state")
+            DatabaseSettings(path=path, url=str(folder / path.name), state_dir=folder / f"{path.name}.state", flush=flush)
             for path in databases
         )
     )
@@ -161,10 +161,11 @@ async def replicate(folder: Path, databases: list[Path]) -> None:
 
 
 def main() -> None:
-    """Run with arguments: a folder for replicas and state, databases."""
-    folder, *databases = map(Path, sys.argv[1:])
+    """Run with arguments: a folder for replicas and state, seconds of RPO (empty: the default), databases."""
+    folder, rpo_s, *databases = sys.argv[1:]
+    flush = FlushPolicy(rpo_s=float(rpo_s), first_commit_s=float(rpo_s), segment_bytes_max=1 << 40) if rpo_s else FlushPolicy()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
-        loop.run(replicate(folder, databases))
+        loop.run(replicate(Path(folder), [Path(each) for each in databases], flush))
 
 
 if __name__ == "__main__":

@@ -147,7 +147,7 @@ class LiveDatabase:
             created_ms=0,
             page_size=self.capture.files.page_size,
         )
-        return BaseCopy(self.capture, self.path.with_suffix(".base"), header)
+        return BaseCopy(self.capture.reader, self.path.with_suffix(".base"), header)
 
     def end_base(self, base: BaseCopy) -> DecodingSink:
         """Overlay until the base is complete; encoding begins there."""
@@ -155,7 +155,7 @@ class LiveDatabase:
             pass
         base.close()
         self.sink = DecodingSink(self.capture.files.page_size, self.read_base(base.path))
-        self.capture.sink = self.sink
+        self.capture.reader.sink = self.sink
         self.expected = [self.image()]
         return self.sink
 
@@ -168,9 +168,7 @@ class LiveDatabase:
             for item in read_snapshot(file.read):
                 if isinstance(item, SnapshotPages):
                     content = item.decode(size)
-                    pages.update(
-                        (p, content[i * size : (i + 1) * size]) for i, p in enumerate(item.pgnos)
-                    )
+                    pages.update((p, content[i * size : (i + 1) * size]) for i, p in enumerate(item.pgnos))
                 elif isinstance(item, SnapshotFooter):
                     count = item.page_count
         return b"".join(pages.get(pgno, bytes(size)) for pgno in range(1, count + 1))

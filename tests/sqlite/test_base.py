@@ -23,8 +23,10 @@ def test_a_base_is_the_database_where_encoding_begins(tmp_path: Path, seed: int)
     """The app writes, checkpoints, vacuums and restarts the WAL between the slices and between the overlays."""
     dice = random.Random(seed)
     live = LiveDatabase(tmp_path / "app.db", page_size=dice.choice([512, 4096]), auto_vacuum=dice.choice([0, 1, 2]))
-    live.app.execute("with recursive n(i) as (select 1 union all select i + 1 from n where i < 4000) "
-                     "insert into t(k, v) select i, randomblob(1500) from n")
+    live.app.execute(
+        "with recursive n(i) as (select 1 union all select i + 1 from n where i < 4000) "
+        "insert into t(k, v) select i, randomblob(1500) from n"
+    )
     base = live.new_base()
     assert base.begin()
 
@@ -46,7 +48,7 @@ def test_a_base_is_the_database_where_encoding_begins(tmp_path: Path, seed: int)
         disturb()
     live.tick()
     assert sink.images == live.expected
-    assert live.capture.encoder.counts.mismatches == 0
+    assert live.capture.reader.encoder.counts.mismatches == 0
     live.close()
 
 
@@ -71,11 +73,11 @@ def test_pages_settle_from_the_file_when_the_wal_restarts_before_the_overlay(tmp
         pass
     for _ in range(4):
         live.tick(0.6)
-    frame_of = dict(live.capture.encoder.frame_of)
+    frame_of = dict(live.capture.reader.encoder.frame_of)
     expected = {pgno: live.capture.files.file_page(pgno) for pgno in frame_of}
     for n in range(50):
         live.app.execute("update t set v = randomblob(2000) where k = ?", (n,))
-    assert live.capture.files.index().salts != live.capture.salts
+    assert live.capture.files.index().salts != live.capture.reader.salts
     assert base._settled(sorted(expected)) == [expected[pgno] for pgno in sorted(expected)]
     base.abandon()
     live.close()

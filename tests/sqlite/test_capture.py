@@ -49,9 +49,9 @@ def test_every_transaction_is_the_database_at_that_moment(tmp_path: Path, page_s
             checkpoints += live.checkpoint(dice.choice([PASSIVE, FULL, RESTART, TRUNCATE]))
     live.tick()
     assert checkpoints > 0
-    assert live.capture.counts.generations > 1
-    assert live.capture.encoder.counts.mismatches == 0
-    assert live.capture.encoder.txid == len(live.expected) - 1
+    assert live.capture.reader.counts.generations > 1
+    assert live.capture.reader.encoder.counts.mismatches == 0
+    assert live.capture.reader.encoder.txid == len(live.expected) - 1
     assert sink.images == live.expected
     live.close()
 
@@ -134,7 +134,7 @@ def test_a_file_changed_behind_the_back_of_sqlite_ends_capture(live: LiveDatabas
     live.app.execute("commit")
     with pytest.raises(CaptureBroken):
         live.tick()
-    assert live.capture.encoder.counts.mismatches == 1
+    assert live.capture.reader.encoder.counts.mismatches == 1
 
 
 def test_the_app_can_truncate_the_wal_between_ticks(live: LiveDatabase) -> None:
@@ -157,12 +157,12 @@ def test_nothing_is_lost_when_the_wal_restarts_before_the_next_look(live: LiveDa
     live.commit("insert into t(k) values(1)")
     for _ in range(4):
         live.tick(0.6)
-    generations = live.capture.counts.generations
+    generations = live.capture.reader.counts.generations
     for n in range(10):
         live.commit("insert into t(k) values(?)", n)
         live.checkpoint(TRUNCATE)
     live.tick()
-    assert live.capture.counts.generations == generations + 1
+    assert live.capture.reader.counts.generations == generations + 1
     assert sink.images == live.expected
 
 
@@ -262,7 +262,7 @@ def test_writers_that_never_pause_are_stopped_only_for_the_tail(tmp_path: Path) 
     live = LiveDatabase(tmp_path / "app.db")
     sink = live.begin()
     sink.keeps_images = False
-    restarts = live.capture.counts.generations
+    restarts = live.capture.reader.counts.generations
     for n in range(3000):
         live.app.execute("insert into t(k, v) values(?, zeroblob(3000))", (n,))
         if n % 20 == 0:
@@ -272,7 +272,7 @@ def test_writers_that_never_pause_are_stopped_only_for_the_tail(tmp_path: Path) 
     assert live.capture.counts.write_locks > 0
     live.commit("insert into t(k) values(1)")
     live.tick()
-    assert live.capture.counts.generations > restarts
+    assert live.capture.reader.counts.generations > restarts
     assert sink.image() == live.expected[-1]
     live.close()
 
@@ -286,7 +286,7 @@ def test_a_long_reader_raises_an_alarm_and_no_lock_is_taken(tmp_path: Path) -> N
     reader.execute("select count(*) from t").fetchall()
     for n in range(2500):
         live.app.execute("insert into t(k, v) values(?, zeroblob(3000))", (n,))
-    live.capture.sink = None
+    live.capture.reader.sink = None
     for _ in range(20):
         live.tick(0.3)
     assert "long-reader" in live.alarms

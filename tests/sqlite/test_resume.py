@@ -55,8 +55,8 @@ def resume_again_and_again(folder: Path, dice: random.Random, kinds: Counter[Res
             for _ in range(dice.choice([0, 1, 3])):
                 live.tick(dice.choice([0.01, 0.6]))
         live.tick()
-        encoder, files = live.capture.encoder, live.capture.files
-        mark, hashes, txid = live.capture.mark, PageHashes.from_bytes(encoder.hashes.to_bytes()), encoder.txid
+        encoder, files = live.capture.reader.encoder, live.capture.files
+        mark, hashes, txid = live.capture.reader.mark, PageHashes.from_bytes(encoder.hashes.to_bytes()), encoder.txid
         inode, clean_end = files.inode, None
         if dice.random() < 0.5:
             live.clock.step_wall(files.file_state().mtime_ns // 10**6 + 1000 - live.clock.now_ms())
@@ -66,23 +66,21 @@ def resume_again_and_again(folder: Path, dice: random.Random, kinds: Counter[Res
             live.kill_capture()
         down_time(live, dice)
         capture = live.attach_again()
-        plan = plan_resume(mark, clean_end, capture.evidence(mark, inode=inode, page_size=4096))
+        plan = plan_resume(mark, clean_end, capture.reader.evidence(mark, inode=inode, page_size=4096))
         kinds[plan.kind] += 1
         if plan.kind is ResumeKind.BROKEN:
             sink = live.begin()
             continue
-        capture.resume(mark if plan.kind is ResumeKind.CONTINUE else None, hashes, txid, live.clock.now_ms())
+        capture.reader.resume(mark if plan.kind is ResumeKind.CONTINUE else None, hashes, txid, live.clock.now_ms())
         sink.spooled_frames = 0
-        capture.sink = sink
+        capture.reader.sink = sink
         live.tick()
         assert sink.images[-1] == live.image(), plan
     live.close()
 
 
 def index(salts: tuple[int, int], max_frame: int) -> WalIndex:
-    return WalIndex(
-        max_frame=max_frame, page_count=9, checksum=(0, 0), salts=salts, backfilled=0, page_size=4096
-    )
+    return WalIndex(max_frame=max_frame, page_count=9, checksum=(0, 0), salts=salts, backfilled=0, page_size=4096)
 
 
 FILE = CleanEnd(size_bytes=4096, mtime_ns=5, header_hash=6)
@@ -137,18 +135,18 @@ def test_a_checkpoint_during_the_down_time_makes_file_pages_newer_and_they_go_pl
     sink = live.begin()
     live.commit("update t set k = 1 where id = 3")
     live.tick()
-    encoder, mark = live.capture.encoder, live.capture.mark
+    encoder, mark = live.capture.reader.encoder, live.capture.reader.mark
     hashes, inode = PageHashes.from_bytes(encoder.hashes.to_bytes()), live.capture.files.inode
     live.kill_capture()
     live.app.execute("update t set v = zeroblob(901) where id % 3 = 0")
     live.checkpoint(apsw.SQLITE_CHECKPOINT_PASSIVE)
     capture = live.attach_again()
-    plan = plan_resume(mark, None, capture.evidence(mark, inode=inode, page_size=4096))
+    plan = plan_resume(mark, None, capture.reader.evidence(mark, inode=inode, page_size=4096))
     assert plan.kind is ResumeKind.CONTINUE
-    capture.resume(mark, hashes, encoder.txid, 0)
-    capture.sink, sink.spooled_frames = sink, 0
+    capture.reader.resume(mark, hashes, encoder.txid, 0)
+    capture.reader.sink, sink.spooled_frames = sink, 0
     live.tick()
-    assert capture.encoder.counts.mismatches > 0
+    assert capture.reader.encoder.counts.mismatches > 0
     assert sink.images[-1] == live.image()
     live.close()
 

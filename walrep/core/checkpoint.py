@@ -28,7 +28,16 @@ import msgspec
 
 from walrep.core.wal import WalIndex
 
-__all__ = ["CapturePolicy", "KeeperView", "Step", "TickView", "WriteLockAdvice", "next_passive_wait", "plan_tick", "plan_write_lock"]
+__all__ = [
+    "CapturePolicy",
+    "KeeperView",
+    "Step",
+    "TickView",
+    "WriteLockAdvice",
+    "next_passive_wait",
+    "plan_tick",
+    "plan_write_lock",
+]
 
 
 class CapturePolicy(msgspec.Struct, frozen=True, kw_only=True):

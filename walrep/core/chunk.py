@@ -180,9 +180,7 @@ def _dictionary(references: Sequence[bytes | memoryview]) -> zstandard.ZstdCompr
     return zstandard.ZstdCompressionDict(joined, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
 
 
-def _decompress(
-    data: bytes, dictionary: zstandard.ZstdCompressionDict | None, bytes_max: int, *, offset: int
-) -> bytes:
+def _decompress(data: bytes, dictionary: zstandard.ZstdCompressionDict | None, bytes_max: int, *, offset: int) -> bytes:
     """Decompress one zstd frame that declares its size; the declaration is checked before anything is allocated."""
     try:
         declared = zstandard.frame_content_size(data)

@@ -1,8 +1,8 @@
-"""The container that every binary object of a replica is: a preamble, blocks, a footer and a tail.
+r"""The container that every binary object of a replica is: a preamble, blocks, a footer and a tail.
 
 All integers are little-endian. Preamble, 16 bytes:
 
-    0   8   magic 89 77 61 6c 72 65 70 0a ("\\x89walrep\\n")
+    0   8   magic 89 77 61 6c 72 65 70 0a ("\x89walrep\n")
     8   1   format version: 1
     9   1   kind: 1 segment, 2 snapshot
     10  1   compression of bodies: 1 zstd
@@ -22,7 +22,7 @@ The first block is the header, the last the footer; both are MessagePack maps in
 ignores map keys that it does not know. Tail, 16 bytes, so that a footer can be fetched without the rest:
 
     0   8   offset of the footer block
-    8   8   magic 77 72 65 70 65 6e 64 0a ("wrepend\\n")
+    8   8   magic 77 72 65 70 65 6e 64 0a ("wrepend\n")
 
 A reader refuses everything else, and names the offset.
 """

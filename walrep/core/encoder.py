@@ -126,9 +126,7 @@ class ChunkEncoder:
         start, pgnos, sizes = part
         stride = self.page_size + FRAME_HEADER_BYTES
         first = start * stride + FRAME_HEADER_BYTES
-        pages = [
-            view[offset : offset + self.page_size] for offset in range(first, first + len(pgnos) * stride, stride)
-        ]
+        pages = [view[offset : offset + self.page_size] for offset in range(first, first + len(pgnos) * stride, stride)]
         flags = bytearray(len(pgnos))
         references = self._references(pgnos, flags, (run, view), source)
         txid_before = self.txid
@@ -191,8 +189,7 @@ class ChunkEncoder:
             slots[pgno] = new
             new_hashes.append(new)
             frame_of[pgno] = frame + index
-            if pgno > highest:
-                highest = pgno
+            highest = max(highest, pgno)
             if size:
                 state.checksum, state.highest = checksum, highest
                 if highest > size:

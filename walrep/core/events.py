@@ -35,7 +35,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="event"):
     database: str
 
 
-class Attached(Event, tag="attached"):
+class Attached(Event, frozen=True, kw_only=True, tag="attached"):
     """The database is held; its commits are seen from now on."""
 
     page_size: int
@@ -43,7 +43,7 @@ class Attached(Event, tag="attached"):
     wal_frames: int
 
 
-class Resumed(Event, tag="resumed"):
+class Resumed(Event, frozen=True, kw_only=True, tag="resumed"):
     """Capture continues where the state on disk ended, without a snapshot."""
 
     timeline: str
@@ -51,7 +51,7 @@ class Resumed(Event, tag="resumed"):
     reason: str
 
 
-class TimelineBegan(Event, tag="timeline-began"):
+class TimelineBegan(Event, frozen=True, kw_only=True, tag="timeline-began"):
     """A new timeline began; nothing is lost of the one before."""
 
     timeline: str
@@ -59,7 +59,7 @@ class TimelineBegan(Event, tag="timeline-began"):
     parent: str | None
 
 
-class SnapshotWritten(Event, tag="snapshot-written"):
+class SnapshotWritten(Event, frozen=True, kw_only=True, tag="snapshot-written"):
     """A snapshot is durable."""
 
     timeline: str
@@ -69,7 +69,7 @@ class SnapshotWritten(Event, tag="snapshot-written"):
     seconds: float
 
 
-class Flushed(Event, tag="flushed"):
+class Flushed(Event, frozen=True, kw_only=True, tag="flushed"):
     """A segment is durable."""
 
     bookmark: str
@@ -80,7 +80,7 @@ class Flushed(Event, tag="flushed"):
     reason: str
 
 
-class RetryScheduled(Event, tag="retry"):
+class RetryScheduled(Event, frozen=True, kw_only=True, tag="retry"):
     """The store failed in a way that may pass; told once per kind of failure."""
 
     level: ClassVar[Level] = "warning"
@@ -88,7 +88,7 @@ class RetryScheduled(Event, tag="retry"):
     delay_s: float
 
 
-class Alarm(Event, tag="alarm"):
+class Alarm(Event, frozen=True, kw_only=True, tag="alarm"):
     """Something needs a person; `key` is stable, so that the same condition is told once until it ends."""
 
     level: ClassVar[Level] = "warning"
@@ -97,7 +97,7 @@ class Alarm(Event, tag="alarm"):
     hint: str = ""
 
 
-class Failed(Event, tag="failed"):
+class Failed(Event, frozen=True, kw_only=True, tag="failed"):
     """Protection of this database ended with an error."""
 
     level: ClassVar[Level] = "error"
@@ -107,11 +107,11 @@ class Failed(Event, tag="failed"):
     exit_code: int
 
 
-class Stopping(Event, tag="stopping"):
+class Stopping(Event, frozen=True, kw_only=True, tag="stopping"):
     """A stop was asked for; what is captured is being made durable."""
 
 
-class Detached(Event, tag="detached"):
+class Detached(Event, frozen=True, kw_only=True, tag="detached"):
     """The database is let go: `clean` when the state proves where the log ended, so that a start resumes."""
 
     position: str | None

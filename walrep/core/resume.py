@@ -60,7 +60,9 @@ class ResumePlan(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
-def plan_resume(mark: CaptureMark, clean_end: CleanEnd | None, evidence: ResumeEvidence) -> ResumePlan:
+def plan_resume(  # noqa: PLR0911  one return for each case of the module's text
+    mark: CaptureMark, clean_end: CleanEnd | None, evidence: ResumeEvidence
+) -> ResumePlan:
     """Decide whether what stands in the files continues what was captured."""
     index = evidence.index
     if not evidence.same_file:

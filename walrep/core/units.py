@@ -1,13 +1,13 @@
 """Numbers with a meaning, and their fixed-width text forms.
 
-    Txid       number of a committed SQLite transaction in its timeline, from 1; 0 is the base of the timeline.
-               Text: 16 decimal digits, so that the order of names is the order of numbers.
-    Seq        number of a segment in its replica, from 1, across timelines. Text: 16 decimal digits.
-    Pgno       page number, from 1, as in SQLite.
-    Checksum   64-bit database checksum (see `walrep.core.pages`). Text: 16 hexadecimal digits.
-    TimelineId `<number>-<nonce>`: 5 decimal digits, then 8 hexadecimal digits of the writer that began it. The nonce
-               keeps two histories apart that began at the same moment on a store without create-only PUT.
-    Position   timeline, txid and checksum. Text, the bookmark: `00001-5f3a9c21-0000000000001234-9f8e7d6c5b4a3210`.
+Txid       number of a committed SQLite transaction in its timeline, from 1; 0 is the base of the timeline.
+           Text: 16 decimal digits, so that the order of names is the order of numbers.
+Seq        number of a segment in its replica, from 1, across timelines. Text: 16 decimal digits.
+Pgno       page number, from 1, as in SQLite.
+Checksum   64-bit database checksum (see `walrep.core.pages`). Text: 16 hexadecimal digits.
+TimelineId `<number>-<nonce>`: 5 decimal digits, then 8 hexadecimal digits of the writer that began it. The nonce
+           keeps two histories apart that began at the same moment on a store without create-only PUT.
+Position   timeline, txid and checksum. Text, the bookmark: `00001-5f3a9c21-0000000000001234-9f8e7d6c5b4a3210`.
 """
 
 from __future__ import annotations

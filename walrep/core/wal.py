@@ -137,4 +137,3 @@ def wal_index_page_slots(first_frame: int, count: int) -> list[tuple[int, int]]:
         index += take
         count -= take
     return runs
-

@@ -169,7 +169,7 @@ class Spool:
         self.totals = SegmentTotals()
         self._drop_journal()
         self._open_journal()
-        item = OutboxItem(header.seq, False, path, path.stat().st_size)
+        item = OutboxItem(seq=header.seq, is_base=False, path=path, size_bytes=path.stat().st_size)
         self._outbox_bytes += item.size_bytes
         return Sealed(item=item, header=header, footer=footer)
 
@@ -211,7 +211,7 @@ class Spool:
             clean_end=None,
         )
         self._drop_journal()
-        item = OutboxItem(seq, False, path, path.stat().st_size)
+        item = OutboxItem(seq=seq, is_base=False, path=path, size_bytes=path.stat().st_size)
         self._outbox_bytes += item.size_bytes
         return item
 
@@ -225,7 +225,7 @@ class Spool:
         self.state = state
         self.directory.save(state)
         self._open_journal()
-        item = OutboxItem(state.next_seq - 1, True, final, final.stat().st_size)
+        item = OutboxItem(seq=state.next_seq - 1, is_base=True, path=final, size_bytes=final.stat().st_size)
         self._outbox_bytes += item.size_bytes
         return item
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from functools import partial
 from pathlib import Path
 
 from walrep.core.events import Alarm, Attached, Resumed
@@ -31,6 +32,11 @@ class Attacher:
         self._settings = settings
         self._told = ""
 
+    async def check(self) -> None:
+        """Refuse a database that cannot be protected, before anything is created for it; raises `DatabaseError`."""
+        path, mountinfo, enable_wal = self._settings.path, self._parts.mountinfo, self._settings.enable_wal
+        await self._parts.runner.run(partial(check_database_file, path, mountinfo=mountinfo, enable_wal=enable_wal))
+
     async def attach(self, state: LocalState, *, wait: bool, stop: asyncio.Event) -> Capture | None:
         """Return the database with a keeper held; None when `stop` came first.
 
@@ -51,7 +57,7 @@ class Attacher:
                         raise
                     self._tell(error)
                 appeared.clear()
-                await wait_for_event(appeared, self._parts.clock, _LOOK_AGAIN_S)
+                await wait_for_event(appeared, _LOOK_AGAIN_S)
         return None
 
     async def resume(self, capture: Capture, spool: Spool, recovered: Recovered | None) -> ResumePlan:
@@ -64,10 +70,12 @@ class Attacher:
         clean_end = state.clean_end if mark == state.mark else None
 
         def resume() -> ResumePlan:
-            plan = plan_resume(mark, clean_end, capture.evidence(mark, inode=state.inode, page_size=state.page_size))
+            plan = plan_resume(
+                mark, clean_end, capture.reader.evidence(mark, inode=state.inode, page_size=state.page_size)
+            )
             if plan.kind is not ResumeKind.BROKEN:
                 within = mark if plan.kind is ResumeKind.CONTINUE else None
-                capture.resume(within, recovered.hashes, recovered.txid, state.looked_ms)
+                capture.reader.resume(within, recovered.hashes, recovered.txid, state.looked_ms)
             return plan
 
         plan = await self._parts.captures.run(resume)
@@ -85,13 +93,8 @@ class Attacher:
     async def _open(self, state: LocalState) -> Capture:
         settings, parts = self._settings, self._parts
         path, enable_wal = settings.path, settings.enable_wal
-        mountinfo = parts.mountinfo
-
-        def preflight() -> None:
-            check_database_file(path, mountinfo=mountinfo, enable_wal=enable_wal)
-            _refuse_stale_wal(path, state)
-
-        await parts.runner.run(preflight)
+        await self.check()
+        await parts.runner.run(partial(_refuse_stale_wal, path, state))
 
         def attach() -> Capture:
             keeper = Keeper(path, enable_wal=enable_wal)

@@ -7,6 +7,7 @@ the outbox was full. What was captured until then is shipped, and the next one b
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from walrep.engine.settings import DatabaseSettings
 from walrep.engine.shipping import Shipper
 from walrep.engine.spooler import Spooler
 from walrep.engine.timeline import begin_timeline
-from walrep.engine.waiting import wait_for_any, wait_for_event
+from walrep.engine.waiting import wait_for_event
 from walrep.errors import CaptureBroken, DatabaseReplaced, NotDurable, SpoolFull, WalrepError
 from walrep.sqlite.capture import Capture
 
@@ -57,6 +58,8 @@ class Replicator:
             WalrepError: what ends its protection for good; `NotDurable` if something captured is not durable.
 
         """
+        if not self._settings.wait:
+            await self._attacher.check()
         directory = StateDirectory(self._settings.state_dir)
         opened = self._parts.open_store(self._settings.url, self._tell_retry)
         try:
@@ -82,7 +85,8 @@ class Replicator:
         shipper = Shipper(self._parts, self._settings, opened, spool)
         async with asyncio.TaskGroup() as group:
             loops = [group.create_task(shipper.upload_loop()), group.create_task(shipper.seal_loop())]
-            loops.append(group.create_task(self._watch(stop, spool.directory.path / DETACH_REQUEST)))
+            loops.append(group.create_task(self._quit_on_stop(stop)))
+            loops.append(group.create_task(self._quit_on_request(spool.directory.path / DETACH_REQUEST)))
             await self._timelines(shipper, spool)
             durable = await self._drained(shipper)
             for loop in loops:
@@ -102,13 +106,20 @@ class Replicator:
                 hint="they are kept, and go out at the next start",
             )
 
-    async def _watch(self, stop: asyncio.Event, request: Path) -> None:
-        """End the database's protection when `stop` is set or a detach is asked for."""
+    async def _quit_on_stop(self, stop: asyncio.Event) -> None:
+        await stop.wait()
+        self._end()
+
+    async def _quit_on_request(self, request: Path) -> None:
+        """End the database's protection when a detach is asked for."""
         asked = asyncio.Event()
         with self._parts.watcher.watch(request.parent, frozenset({request.name}), asked):
-            while not stop.is_set() and not request.exists():
-                await wait_for_any((stop, asked), self._parts.clock, _LOOK_AGAIN_S)
+            while not await self._parts.runner.run(request.exists):
                 asked.clear()
+                await wait_for_event(asked, _LOOK_AGAIN_S)
+        self._end()
+
+    def _end(self) -> None:
         self._quit.set()
         self._ended.set()
 
@@ -137,7 +148,7 @@ class Replicator:
             clock=self._parts.clock,
             queue_bytes_max=self._parts.queue_bytes_max,
             segment_bytes_max=self._settings.flush.segment_bytes_max,
-            changed=lambda: self._loop.call_soon_threadsafe(shipper.changed.set),
+            changed=partial(self._call_soon, shipper.changed.set),
         )
 
     async def _go_on(self, capture: Capture, shipper: Shipper, spooler: Spooler, must_begin: str) -> bool:
@@ -165,8 +176,12 @@ class Replicator:
         return begun
 
     def _begin_sweeping(self, capture: Capture, spooler: Spooler | None) -> None:
-        capture.sink = spooler
-        self._parts.captures.add(capture, lambda error: self._loop.call_soon_threadsafe(self._break, error))
+        capture.reader.sink = spooler
+        self._parts.captures.add(capture, lambda error: self._call_soon(partial(self._break, error)))
+
+    def _call_soon(self, call: Callable[[], None]) -> None:
+        """Have the event loop make a call; from any thread."""
+        self._loop.call_soon_threadsafe(call)
 
     def _break(self, error: Exception) -> None:
         self._broken = error
@@ -182,12 +197,13 @@ class Replicator:
         except WalrepError as error:
             self._broken = self._broken or error
         # Of what a failed spool took, the next attempt finds all that is whole in the journal.
-        if capture.sink is not None and spooler.failure is None:
+        if capture.reader.sink is not None and spooler.failure is None:
             await shipper.seal("stop" if stopping else "the timeline ended")
             clean_end = None
-            if self._broken is None and await self._drained(shipper):
+            if self._broken is None:
+                await self._drained(shipper)
                 clean_end = await captures.run(capture.finish)
-            looked_ms = capture.looked_ms
+            looked_ms = capture.reader.looked_ms
             await shipper.on_worker(partial(spooler.spool.update, clean_end=clean_end, looked_ms=looked_ms))
         shipper.spooler = None
         await captures.run(partial(capture.keeper.close, remove_wal=self._broken is None))
@@ -196,7 +212,7 @@ class Replicator:
         """Capture what was committed until now, on the capture thread; nothing sweeps the database afterwards."""
         self._parts.captures.remove(capture)
         if self._broken is None:
-            capture.capture(self._parts.clock.now_ms(), bounded=False)
+            capture.reader.read(self._parts.clock.now_ms(), bounded=False)
 
     async def _after_break(self, error: Exception, spool: Spool) -> str:
         """Tell why the timeline ended; return the reason for a new one, or "" where the old may turn out to go on."""
@@ -216,7 +232,7 @@ class Replicator:
         if isinstance(error, CaptureBroken | DatabaseReplaced):
             return str(error)
         while isinstance(error, SpoolFull) and not self._quit.is_set():
-            await wait_for_event(self._quit, self._parts.clock, _LOOK_AGAIN_S)
+            await wait_for_event(self._quit, _LOOK_AGAIN_S)
             if spool.outbox_bytes <= _OUTBOX_REST * self._settings.spool.outbox_bytes_max:
                 break
         return ""

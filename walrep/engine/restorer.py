@@ -40,8 +40,9 @@ from walrep.store.base import Store
 
 __all__ = ["Progress", "RestoreOutcome", "RestoreProgress", "RestoreRequest", "restore"]
 
-_DECODERS = 2
-"""How many threads decompress, hash and write the snapshot; the third of the work is the store's."""
+_BATCHES_IN_FLIGHT = 4
+"""Batches of a snapshot that wait for a thread or are in one: twice the threads that are worth having, so that these do
+not wait while the next part is parsed (measured, 200 MB: 1.06 times as long as `zstd -d` rather than 1.27)."""
 
 _ATTEMPTS_MAX = 3
 
@@ -280,7 +281,7 @@ class _BatchWriter:
             await self._reap()
 
     def _must_wait(self, batch: BlockBatch) -> bool:
-        return len(self._in_flight) >= _DECODERS or any(map(batch.overlaps, self._in_flight.values()))
+        return len(self._in_flight) >= _BATCHES_IN_FLIGHT or any(map(batch.overlaps, self._in_flight.values()))
 
     async def _write(self, batch: BlockBatch) -> list[npt.NDArray[np.uint64]]:
         return await self._blocking(partial(_write_batch, self._key, self._pages, batch))

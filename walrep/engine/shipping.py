@@ -89,7 +89,7 @@ class Shipper:
                 await self.seal(plan.reason)
                 continue
             timeout_s = None if plan.at_s is None else plan.at_s - now_s
-            await wait_for_event(self.changed, self._parts.clock, timeout_s)
+            await wait_for_event(self.changed, timeout_s)
 
     async def upload_loop(self) -> None:
         """Upload what is queued, in order, for ever."""

@@ -101,7 +101,7 @@ class Supervisor:
             failure_count += 1
             delay_s = backoff_delay_s(_RESTART_BACKOFF, failure_count, 1.0)
             self._report(RetryScheduled(database=str(database.path), message=str(error), delay_s=delay_s))
-            await wait_for_event(stop, self._clock, delay_s)
+            await wait_for_event(stop, delay_s)
 
 
 def _first(group: BaseExceptionGroup[WalrepError]) -> WalrepError:

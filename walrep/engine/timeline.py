@@ -56,7 +56,7 @@ async def begin_timeline(
     header = SnapshotHeader(
         replica=state.replica, timeline=timeline, writer=state.writer, created_ms=now_ms, page_size=page_size
     )
-    base = BaseCopy(capture, spool.directory.path / "base.part", header)
+    base = BaseCopy(capture.reader, spool.directory.path / "base.part", header)
     try:
         item = await _make(parts, capture, spooler, base, abandoned)
     except BaseException:
@@ -93,10 +93,10 @@ def _finish_if_ready(
     if not base.overlay(Seq(spool.state.next_seq - 1)) or base.footer is None:
         return None
     state = _state_after(spool.state, capture, base)
-    hashes = capture.encoder.hashes.to_bytes()
+    hashes = capture.reader.encoder.hashes.to_bytes()
     # The worker makes the base durable before it sees the first chunk: calls are done in order.
     published = parts.worker.submit(_publish, spool, base, state, hashes)
-    capture.sink = spooler
+    capture.reader.sink = spooler
     return published
 
 
@@ -115,9 +115,9 @@ def _state_after(state: LocalState, capture: Capture, base: BaseCopy) -> LocalSt
         txid=Txid(0),
         checksum=Checksum(footer.checksum if footer else 0),
         page_count=footer.page_count if footer else 0,
-        mark=capture.mark,
+        mark=capture.reader.mark,
         inode=capture.files.inode,
         wal_inode=capture.files.wal_inode,
-        looked_ms=capture.looked_ms,
+        looked_ms=capture.reader.looked_ms,
         clean_end=None,
     )

@@ -27,7 +27,7 @@ from walrep.core.snapshot import (
 from walrep.core.units import Seq, Txid, lock_byte_page
 from walrep.disk.atomic import map_os_errors
 from walrep.errors import check
-from walrep.sqlite.capture import Capture
+from walrep.sqlite.reader import LogReader
 
 __all__ = ["BaseCopy"]
 
@@ -39,12 +39,12 @@ _SLICE_BYTES = 4 << 20
 class BaseCopy:
     """Writes the base of a timeline to a local file. `begin` and `overlay` run on the capture thread."""
 
-    def __init__(self, capture: Capture, path: Path, header: SnapshotHeader) -> None:
+    def __init__(self, reader: LogReader, path: Path, header: SnapshotHeader) -> None:
         self.path = path
         self.header = header
         self.hashes = PageHashes()
         self.footer: SnapshotFooter | None = None
-        self._capture = capture
+        self._reader = reader
         self._page_size = header.page_size
         self._block_pages = snapshot_block_pages(header.page_size)
         self._lock_page = lock_byte_page(header.page_size)
@@ -58,11 +58,11 @@ class BaseCopy:
 
     def begin(self) -> bool:
         """Note what is dirty when the copy begins; False if not everything committed could be captured yet."""
-        capture = self._capture
-        check(capture.sink is None, "a base is made before anything is encoded")
-        _, complete = capture.capture(capture.clock.now_ms())
+        reader = self._reader
+        check(reader.sink is None, "a base is made before anything is encoded")
+        _, complete = reader.read(reader.clock.now_ms())
         if complete:
-            capture.dirty = set(capture.encoder.frame_of)
+            reader.dirty = set(reader.encoder.frame_of)
         return complete
 
     def copy_slice(self) -> bool:
@@ -70,7 +70,7 @@ class BaseCopy:
         page_size = self._page_size
         slice_pages = max(1, _SLICE_BYTES // page_size)
         offset = (self._next_pgno - 1) * page_size
-        data = os.pread(self._capture.files.db_fd, slice_pages * page_size, offset)
+        data = os.pread(self._reader.files.db_fd, slice_pages * page_size, offset)
         view = memoryview(data)
         count = len(data) // page_size
         for start in range(0, count, self._block_pages):
@@ -87,14 +87,14 @@ class BaseCopy:
 
         `seq` is the newest segment that the snapshot includes.
         """
-        capture = self._capture
-        dirty = capture.dirty
+        reader = self._reader
+        dirty = reader.dirty
         check(dirty is not None, "the copy has begun")
-        _, complete = capture.capture(capture.clock.now_ms())
+        _, complete = reader.read(reader.clock.now_ms())
         if dirty is None or not complete:
             return False
         self._rounds += 1
-        page_count = capture.encoder.hashes.page_count or capture.files.page_count(capture.files.index())
+        page_count = reader.encoder.hashes.page_count or reader.files.page_count(reader.files.index())
         last = len(dirty) <= _OVERLAY_PAGES or self._rounds > _OVERLAY_ROUNDS_MAX
         todo = sorted(dirty) if last else sorted(dirty)[:_OVERLAY_PAGES]
         dirty.difference_update(todo)
@@ -122,7 +122,7 @@ class BaseCopy:
         """Remove the unfinished file."""
         self._file.close()
         self.path.unlink(missing_ok=True)
-        self._capture.dirty = None
+        self._reader.dirty = None
 
     def _settled(self, pgnos: Sequence[int]) -> list[bytes]:
         """Return pages as they are at the captured position, also while the app restarts the WAL under us.
@@ -130,25 +130,25 @@ class BaseCopy:
         A restart is published in the wal-index before the first frame is overwritten. It proves that all that was
         captured is in the file, and READ-LOCK 0, on which our keeper then sits, keeps the file as it is (INV-14).
         """
-        files, frame_of = self._capture.files, self._capture.encoder.frame_of
+        files, frame_of = self._reader.files, self._reader.encoder.frame_of
         pages = [
             files.frame_page(frame) if (frame := frame_of.get(pgno)) is not None else files.file_page(pgno)
             for pgno in pgnos
         ]
-        if any(pgno in frame_of for pgno in pgnos) and files.index().salts != self._capture.salts:
+        if any(pgno in frame_of for pgno in pgnos) and files.index().salts != self._reader.salts:
             pages = [files.file_page(pgno) for pgno in pgnos]
         return pages
 
     def _finish(self, seq: Seq, page_count: int) -> None:
-        capture = self._capture
+        reader = self._reader
         self.hashes.commit(page_count)
         self.hashes.rebuild()
-        capture.dirty = None
-        capture.encoder.start(self.hashes, 0)
+        reader.dirty = None
+        reader.encoder.start(self.hashes, 0)
         self.footer = SnapshotFooter(
             txid=Txid(0),
             seq=seq,
-            seen_ms=capture.looked_ms,
+            seen_ms=reader.looked_ms,
             checksum=self.hashes.checksum,
             page_count=page_count,
             block_count=self._blocks,

@@ -1,77 +1,51 @@
-"""Capture of one live database: every committed frame, in order, verified, each once.
+"""One attached database: look, read what was committed, and move the keeper as `walrep.core.checkpoint` decides.
 
-`tick` is called again and again by the one capture thread. It reads what was committed, hands it on as chunk jobs, and
-moves the keeper as `walrep.core.checkpoint` decides. Between the start and the base of a timeline frames are only
-tracked, not encoded (see `walrep.sqlite.base`).
+`tick` is called again and again by the one capture thread. Between the start and the base of a timeline frames are
+only noted, not encoded (see `walrep.sqlite.base`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
-
 import apsw
 import msgspec
-import numpy as np
 
 from walrep.clock import Clock
-from walrep.core.checkpoint import CapturePolicy, Step, TickView, WriteLockAdvice, next_passive_wait, plan_tick, plan_write_lock
-from walrep.core.chunk import chunk_frames
-from walrep.core.encoder import ChunkEncoder, ChunkJob, FrameRun
-from walrep.core.pages import PageHashes
-from walrep.core.resume import ResumeEvidence
-from walrep.core.state import CaptureMark, CleanEnd
-from walrep.core.wal import WalHeader, WalIndex
-from walrep.core.walsum import FRAME_HEADER_BYTES, frame_headers, valid_frame_count
+from walrep.core.checkpoint import (
+    CapturePolicy,
+    Step,
+    TickView,
+    WriteLockAdvice,
+    next_passive_wait,
+    plan_tick,
+    plan_write_lock,
+)
+from walrep.core.state import CleanEnd
+from walrep.core.wal import WalIndex
+from walrep.core.walsum import FRAME_HEADER_BYTES
 from walrep.errors import CaptureBroken, DatabaseReplaced, check
 from walrep.sqlite.keeper import Keeper
 from walrep.sqlite.locks import readers_of
-from walrep.sqlite.preflight import known_defect
+from walrep.sqlite.reader import AlarmCallback, LogReader
 from walrep.sqlite.walfile import CHECKPOINT_LOCK, WRITE_LOCK
 
-__all__ = ["AlarmCallback", "Capture", "CaptureCounts", "ChunkSink"]
+__all__ = ["Capture", "CaptureCounts"]
 
-AlarmCallback = Callable[[str, str, str], None]
-"""Called with a stable key, a message and a hint."""
-
-_RUN_BYTES = 2 << 20
 _REPLACED_CHECK_S = 0.25
 _STEPS_PER_TICK = 4
-_VERSION_OFFSET = 96
 _BEGIN_FAILURES_MAX = 100
 _MTIME_REST_NS = 50_000_000
-
-
-class ChunkSink(Protocol):
-    """Where chunk jobs go: a bounded queue in front of the spool."""
-
-    def room_bytes(self) -> int:
-        """Return how many more bytes of pages it takes now."""
-        ...
-
-    def put(self, jobs: list[ChunkJob], marks: list[CaptureMark], frames_total: int) -> None:
-        """Take jobs; when they are in the spool, `spooled_frames` becomes `frames_total`."""
-        ...
-
-    @property
-    def spooled_frames(self) -> int:
-        """How many frames, of all that were captured, are in the spool."""
-        ...
+_MTIME_PAUSES_MAX = 20
 
 
 class CaptureCounts(msgspec.Struct):
-    """What capture has done since it attached."""
+    """What the keeper did since the database was attached."""
 
-    generations: int = 0
-    frames: int = 0
-    unchecked_frames: int = 0
     hand_overs: int = 0
     passives: int = 0
     probe_waits: int = 0
     write_locks: int = 0
     write_locks_refused: int = 0
     starved: int = 0
-    wal_frames_max: int = 0
     write_lock_longest_s: float = 0.0
     write_lock_total_s: float = 0.0
 
@@ -84,16 +58,9 @@ class Capture:
         self.files = keeper.files
         self.policy = policy
         self.clock = clock
-        self.encoder = ChunkEncoder(self.files.page_size)
+        self.reader = LogReader(keeper.files, clock=clock, alarm=alarm)
         self.counts = CaptureCounts()
-        self.sink: ChunkSink | None = None
-        self.dirty: set[int] | None = None
-        """Pages captured since the copy of a base began; None while no base is made."""
         self._alarm = alarm
-        self._header: WalHeader | None = None
-        self._frame = 0
-        self._checksum = (0, 0)
-        self._looked_ms = clock.now_ms()
         self._raw = b""
         self._at_rest = False
         self._target: WalIndex | None = None
@@ -101,58 +68,9 @@ class Capture:
         self._rounds = 0
         self._begin_failures = 0
         now_s = clock.monotonic_s()
-        self._committed_s = self._passive_s = self._write_lock_s = self._checked_s = now_s
+        self._passive_s = self._write_lock_s = self._checked_s = now_s
         self._passive_wait_s = policy.passive_wait_min_s
         self._probe_since_s: float | None = None
-        self._defect_version = 0
-        self._untrusted_generations = 0
-
-    # -- position ---------------------------------------------------------------------------------------------------
-
-    @property
-    def salts(self) -> tuple[int, int]:
-        """The generation that is being captured; zeros before the first."""
-        return self._header.salts if self._header else (0, 0)
-
-    @property
-    def mark(self) -> CaptureMark:
-        """Where in the log capture stands."""
-        return CaptureMark(self.salts, self._frame, self._checksum)
-
-    @property
-    def looked_ms(self) -> int:
-        """When all that was committed had last been captured."""
-        return self._looked_ms
-
-    @property
-    def last_commit_s(self) -> float:
-        """When a commit was last captured (or the database attached), on the monotonic clock."""
-        return self._committed_s
-
-    def evidence(self, mark: CaptureMark, *, inode: int, page_size: int) -> ResumeEvidence:
-        """Return what stands in the files now, for the decision whether capture may go on after `mark`."""
-        checksum, continues = self.files.frame_evidence(mark)
-        return ResumeEvidence(
-            same_file=self.files.inode == inode and self.files.page_size == page_size,
-            index=self.files.index(),
-            frame_checksum=checksum,
-            next_frame_continues=continues,
-            file=self.files.file_state(),
-        )
-
-    def resume(self, mark: CaptureMark | None, hashes: PageHashes, txid: int, looked_ms: int) -> None:
-        """Go on from a state that disk proves, last looked at then.
-
-        With a mark, within its generation, after its frame; else at the first frame of the generation to come.
-        """
-        if mark is not None:
-            self._continue_at(mark)
-        self.encoder.start(hashes, txid)
-        self._looked_ms = looked_ms
-        # While nobody held a keeper a checkpoint may have copied frames of the generation that is there now and that
-        # are not captured yet, so that pages of the file are newer than the state; each is compared with the hash
-        # array, and goes plain if so. From the next generation on a mismatch means that something else wrote the file.
-        self._untrusted_generations = 1 if mark is not None else 2
 
     def finish(self) -> CleanEnd | None:
         """Copy all that can be copied and end a hand-over; return what proves the end of the log, if anything does.
@@ -163,25 +81,14 @@ class Capture:
             return None
         self.keeper.passive()
         index = self.files.index()
-        if self._behind(index) or (index.max_frame and index.backlog):
+        if not self.reader.reached(index) or (index.max_frame and index.backlog):
             return None
         # The proof compares modification times, whose clock ticks every few ms: let a write just before be older.
-        while self.clock.now_ms() * 1_000_000 - self.files.file_state().mtime_ns < _MTIME_REST_NS:
+        for _ in range(_MTIME_PAUSES_MAX):
+            if self.clock.now_ms() * 1_000_000 - self.files.file_state().mtime_ns >= _MTIME_REST_NS:
+                return self.files.file_state()
             self.clock.pause(0.01)
-        return self.files.file_state()
-
-    def _continue_at(self, mark: CaptureMark) -> None:
-        header = self.files.wal_header()
-        if mark.frame == 0 and (header is None or header.salts != mark.salts):
-            return
-        if header is None or header.salts != mark.salts:
-            raise CaptureBroken("the log changed while capture was about to go on", detail=str(self.files.path))
-        self._header, self._frame, self._checksum = header, mark.frame, mark.checksum
-        step = max(1, _RUN_BYTES // (self.files.page_size + FRAME_HEADER_BYTES))
-        for first in range(1, mark.frame + 1, step):
-            count = min(step, mark.frame + 1 - first)
-            headers = frame_headers(self.files.frames(first, count), self.files.page_size)
-            self.encoder.frame_of.update(zip(headers[:, 0].tolist(), range(first, first + count), strict=True))
+        return None
 
     # -- one tick ---------------------------------------------------------------------------------------------------
 
@@ -197,11 +104,11 @@ class Capture:
         raw = self.files.raw_index()
         changed = raw != self._raw
         if self._at_rest and not changed:
-            self._looked_ms = now_ms
+            self.reader.looked(now_ms)
             self._check_replaced(now_s)
             return False
         self._raw, self._at_rest = raw, False
-        index, complete = self.capture(now_ms)
+        index, complete = self.reader.read(now_ms)
         self._check_replaced(now_s)
         handed_over = False
         if self.keeper.overlapping:
@@ -212,118 +119,6 @@ class Capture:
             self._move_keeper(now_s, index, handed_over=handed_over)
         return changed or self.keeper.overlapping
 
-    def capture(self, now_ms: int, *, bounded: bool = True) -> tuple[WalIndex, bool]:
-        """Read what was committed and hand it on; return the index that was read and whether all of it was captured.
-
-        `bounded` stops where the sink has no room; the frames stay in the log, protected by the keeper.
-        """
-        index = self.files.index()
-        if index.max_frame == 0:
-            self._looked_ms = now_ms
-            return index, True
-        index = self._enter_generation(index)
-        before = self._frame
-        self.counts.wal_frames_max = max(self.counts.wal_frames_max, index.max_frame)
-        while self._frame < index.max_frame:
-            if bounded and self.sink is not None and self.sink.room_bytes() <= 0:
-                return index, False
-            self._read_run(index, now_ms)
-        if self._frame != before:
-            self._committed_s = self.clock.monotonic_s()
-        self._looked_ms = now_ms
-        return index, True
-
-    def _enter_generation(self, index: WalIndex) -> WalIndex:
-        """Move to the generation of the index if it is another one; return an index of the generation entered."""
-        while index.salts != self.salts:
-            header = self.files.wal_header()
-            if header is not None and header.salts == index.salts:
-                self._header, self._frame, self._checksum = header, 0, header.checksum
-                self.encoder.begin_generation()
-                self._untrusted_generations = max(0, self._untrusted_generations - 1)
-                self.counts.generations += 1
-                break
-            again = self.files.index()
-            if again.salts == index.salts:
-                raise CaptureBroken(
-                    "the WAL's header does not match the wal-index",
-                    detail=str(self.files.path),
-                    hint="a program changed the -wal file behind SQLite's back",
-                )
-            index = again
-        return index
-
-    def _read_run(self, index: WalIndex, now_ms: int) -> None:
-        """Read, verify and hand on the next frames of the generation."""
-        header, page_size, first = self._header, self.files.page_size, self._frame + 1
-        check(header is not None, "a generation was entered")
-        # Whole chunks, so that only the last one of a tick is small.
-        step = chunk_frames(page_size) * max(1, _RUN_BYTES // (chunk_frames(page_size) * page_size))
-        count = min(index.max_frame - self._frame, step)
-        buffer = self.files.frames(first, count)
-        headers = frame_headers(buffer, page_size)
-        valid = valid_frame_count(
-            buffer,
-            headers,
-            page_size=page_size,
-            salts=index.salts,
-            before=self._checksum,
-            big_endian=bool(header and header.big_endian),
-        )
-        if valid < count:
-            self._accept_unchecked(headers, first, count, valid)
-        self._checksum = (int(headers[-1, 4]), int(headers[-1, 5]))
-        if first + count - 1 == index.max_frame and not self.counts.unchecked_frames:
-            if self._checksum != index.checksum:
-                raise CaptureBroken(
-                    "the last frame does not have the checksum that the wal-index says", detail=str(self.files.path)
-                )
-        self._warn_of_engine(headers, buffer)
-        self._hand_on(FrameRun(headers, buffer, first, now_ms, self._looked_ms))
-        self._frame += count
-        self.counts.frames += count
-
-    def _accept_unchecked(self, headers: np.ndarray, first: int, count: int, valid: int) -> None:
-        """Accept committed frames without checksums, which SQLite before 3.50.2 writes after some ROLLBACK TO.
-
-        The wal-index is the authority: the frames are committed, and it names the same pages.
-        """
-        same = len(headers) == count and bool((self.files.index_pgnos(first, count) == headers[:, 0]).all())
-        if not same:
-            raise CaptureBroken(
-                f"frame {first + valid} of the WAL is not what was committed",
-                detail=str(self.files.path),
-                hint="a program changed the -wal file behind SQLite's back, or the disk is failing",
-            )
-        self.counts.unchecked_frames += count - valid
-        self._alarm(
-            "unchecked-frames",
-            "the app's SQLite committed frames without checksums; a crash of the app now would lose them",
-            "update the app's SQLite to 3.51.3 or later",
-        )
-
-    def _hand_on(self, run: FrameRun) -> None:
-        if self.sink is None:
-            self.encoder.track(run)
-            if self.dirty is not None:
-                self.dirty.update(run.headers[:, 0].tolist())
-            return
-        mismatches = self.encoder.counts.mismatches
-        jobs = self.encoder.add(run, self.files)
-        marks: list[CaptureMark] = []
-        frame = run.first_frame - 1
-        for job in jobs:
-            frame += len(job.pages)
-            at = frame - run.first_frame
-            marks.append(CaptureMark(self.salts, frame, (int(run.headers[at, 4]), int(run.headers[at, 5]))))
-        self.sink.put(jobs, marks, self.counts.frames + len(run.headers))
-        if not self._untrusted_generations and self.encoder.counts.mismatches > mismatches:
-            raise CaptureBroken(
-                "the database file was changed behind SQLite's back",
-                detail=str(self.files.path),
-                hint="something other than SQLite wrote the file, or the disk is failing; a new timeline begins",
-            )
-
     # -- the keeper -------------------------------------------------------------------------------------------------
 
     def _move_keeper(self, now_s: float, index: WalIndex, *, handed_over: bool) -> None:
@@ -331,7 +126,7 @@ class Capture:
             view = TickView(
                 index=index,
                 keeper=self.keeper.view,
-                idle_s=now_s - self._committed_s,
+                idle_s=now_s - self.reader.last_commit_s,
                 since_passive_s=now_s - self._passive_s,
                 passive_wait_s=self._passive_wait_s,
                 since_write_lock_s=now_s - self._write_lock_s,
@@ -354,11 +149,8 @@ class Capture:
             if self.keeper.overlapping:
                 return
             index = self.files.index()
-            if self._behind(index):
+            if not self.reader.reached(index):
                 return
-
-    def _behind(self, index: WalIndex) -> bool:
-        return index.max_frame > 0 and (index.salts != self.salts or index.max_frame > self._frame)
 
     def _hand_over(self) -> bool:
         """Begin the next keeper and capture all it sees; end the previous one if that is spooled already."""
@@ -373,7 +165,7 @@ class Capture:
         self._begin_failures = 0
         self._target, self._target_frames = self.files.index(), None
         self.counts.hand_overs += 1
-        self.capture(self.clock.now_ms())
+        self.reader.read(self.clock.now_ms())
         return self._try_end_hand_over()
 
     def _try_end_hand_over(self) -> bool:
@@ -383,11 +175,11 @@ class Capture:
         if target is None:
             return False
         if self._target_frames is None:
-            reached = target.max_frame == 0 or target.salts != self.salts or self._frame >= target.max_frame
-            if not reached:
+            if not self.reader.passed(target):
                 return False
-            self._target_frames = self.counts.frames
-        if self.sink is not None and self.sink.spooled_frames < self._target_frames:
+            self._target_frames = self.reader.counts.frames
+        sink = self.reader.sink
+        if sink is not None and sink.spooled_frames < self._target_frames:
             return False
         self.keeper.end_previous(target)
         self._target = self._target_frames = None
@@ -444,19 +236,19 @@ class Capture:
             self.counts.write_locks_refused += 1
             return
         began_s = self.clock.monotonic_s()
-        if self.files.index().max_frame - self._frame > 4 * self.policy.write_lock_tail_frames:
+        if self.files.index().max_frame - self.reader.mark.frame > 4 * self.policy.write_lock_tail_frames:
             self.keeper.abandon_write_lock()
             self.counts.write_locks_refused += 1
             return
         now_ms = self.clock.now_ms()
-        self.capture(now_ms, bounded=False)
+        self.reader.read(now_ms, bounded=False)
         self.keeper.release_reader()
         while self.keeper.passive_under_lock() is None:
             if self.clock.monotonic_s() - began_s > self.policy.write_lock_budget_s:
                 break
             self.clock.pause(0.0005)
         self.keeper.begin_under_lock()
-        index, _ = self.capture(now_ms, bounded=False)
+        index, _ = self.reader.read(now_ms, bounded=False)
         self.keeper.unlock_writers(index)
         held_s = self.clock.monotonic_s() - began_s
         self.counts.write_locks += 1
@@ -475,29 +267,13 @@ class Capture:
             "end that transaction; nothing else helps, and walrep takes no lock meanwhile",
         )
 
-    def _warn_of_engine(self, headers: np.ndarray, buffer: bytes) -> None:
-        """Tell once when the SQLite that wrote page 1 has a known data-loss bug."""
-        firsts = np.flatnonzero(headers[:, 0] == 1)
-        if len(firsts) == 0:
-            return
-        at = int(firsts[-1]) * (self.files.page_size + FRAME_HEADER_BYTES) + FRAME_HEADER_BYTES + _VERSION_OFFSET
-        version = int.from_bytes(buffer[at : at + 4], "big")
-        if version == self._defect_version:
-            return
-        self._defect_version = version
-        defect = known_defect(version)
-        if defect:
-            self._alarm(
-                "app-sqlite", defect, "update the app's SQLite; while walrep runs, the WAL-reset bug cannot strike"
-            )
-
     def _check_replaced(self, now_s: float) -> None:
         if now_s - self._checked_s < _REPLACED_CHECK_S:
             return
         self._checked_s = now_s
         reason = self.files.replaced()
         if reason is not None:
-            self.capture(self.clock.now_ms(), bounded=False)
+            self.reader.read(self.clock.now_ms(), bounded=False)
             raise DatabaseReplaced(
                 reason,
                 detail=str(self.files.path),

@@ -155,27 +155,31 @@ def _connect(path: Path, *, enable_wal: bool) -> apsw.Connection:
             hint="walrep needs the permissions of the app: read and write on the database, its -shm and their folder",
         ) from error
     try:
-        connection.set_busy_timeout(0)
-        connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
-        connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
-        if enable_wal:
-            connection.set_busy_timeout(5000)
-            connection.pragma("journal_mode", "wal")
-            connection.set_busy_timeout(0)
-        for pragma, value in (("wal_autocheckpoint", 0), ("cache_size", 2), ("mmap_size", 0), ("synchronous", "full")):
-            connection.pragma(pragma, value)
-        if connection.pragma("journal_mode") != "wal":
-            raise NotWalMode(
-                "the database is not in WAL mode",
-                detail=str(path),
-                hint="run `pragma journal_mode=wal` in the app, or let walrep do it with --enable-wal",
-            )
-        # A connection that has never read holds no lock, and its checkpoints do nothing.
-        _read(connection)
+        _prepare(connection, path, enable_wal=enable_wal)
     except BaseException as error:
         connection.close()
         raise _translated(error, path) from error
     return connection
+
+
+def _prepare(connection: apsw.Connection, path: Path, *, enable_wal: bool) -> None:
+    connection.set_busy_timeout(0)
+    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+    connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
+    if enable_wal:
+        connection.set_busy_timeout(5000)
+        connection.pragma("journal_mode", "wal")
+        connection.set_busy_timeout(0)
+    for pragma, value in (("wal_autocheckpoint", 0), ("cache_size", 2), ("mmap_size", 0), ("synchronous", "full")):
+        connection.pragma(pragma, value)
+    if connection.pragma("journal_mode") != "wal":
+        raise NotWalMode(
+            "the database is not in WAL mode",
+            detail=str(path),
+            hint="run `pragma journal_mode=wal` in the app, or let walrep do it with --enable-wal",
+        )
+    # A connection that has never read holds no lock, and its checkpoints do nothing.
+    _read(connection)
 
 
 def _translated(error: BaseException, path: Path) -> BaseException:

@@ -13,6 +13,10 @@ _READ_LOCKS = range(CHECKPOINT_LOCK + 2, CHECKPOINT_LOCK + 7)
 """WAL_READ_LOCK(0) to (4): bytes 123 to 127 of the -shm file."""
 
 
+_FIELD_COUNT = 8
+"""Of a line of /proc/locks: number, class, kind, access, pid, device:inode, first byte, last byte."""
+
+
 def readers_of(shm_fd: int) -> list[int]:
     """Return the other processes that hold a read transaction on the database whose -shm this is."""
     return lock_holders(os.fstat(shm_fd), _READ_LOCKS.start, _READ_LOCKS.stop)
@@ -28,7 +32,7 @@ def lock_holders(file: os.stat_result, start: int, stop: int) -> list[int]:
     pids: set[int] = set()
     for line in lines:
         fields = line.split()
-        if len(fields) != 8 or fields[1] != "POSIX" or fields[5] != identity:
+        if len(fields) != _FIELD_COUNT or fields[1] != "POSIX" or fields[5] != identity:
             continue
         first, last = int(fields[6]), stop if fields[7] == "EOF" else int(fields[7])
         if first < stop and last >= start and int(fields[4]) != os.getpid():

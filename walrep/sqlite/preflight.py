@@ -14,8 +14,11 @@ __all__ = ["check_database_file", "known_defect", "refused_filesystem"]
 _MAGIC = b"SQLite format 3\0"
 _HEADER_BYTES = 100
 _REFUSED = frozenset(
-    "9p afs beegfs ceph cifs coda davfs fuse fuseblk gfs2 glusterfs lustre ncpfs nfs nfs4 ocfs2 orangefs prl_fs "
-    "smb smb3 smbfs vboxsf virtiofs vmhgfs".split()
+    {
+        *("9p", "afs", "beegfs", "ceph", "cifs", "coda", "davfs", "fuse", "fuseblk", "gfs2", "glusterfs", "lustre"),
+        *("ncpfs", "nfs", "nfs4", "ocfs2", "orangefs", "prl_fs", "smb", "smb3", "smbfs", "vboxsf", "virtiofs"),
+        "vmhgfs",
+    }
 )
 """File systems on which processes may not share one coherent memory mapping, which WAL mode needs."""
 

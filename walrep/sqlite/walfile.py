@@ -157,7 +157,7 @@ class WalFiles:
         if len(headers) == 0 or (int(headers[0, 2]), int(headers[0, 3])) != mark.salts:
             return None, False
         checksum = int(headers[0, 4]), int(headers[0, 5])
-        if len(headers) < 2:
+        if len(headers) == 1:
             return checksum, False
         continues = any(
             valid_frame_count(

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from walrep.core.chunk import FLAG_COMMIT, FLAG_REFERENCE, Commit, decode_pages
-from walrep.core.objects import SegmentFooter, SegmentHeader, SnapshotFooter, SnapshotHeader
+from walrep.core.objects import SegmentHeader, SnapshotFooter, SnapshotHeader
 from walrep.core.pages import page_hash
 from walrep.core.segment import SegmentChunk, read_segment
 from walrep.core.snapshot import SnapshotPages, read_snapshot

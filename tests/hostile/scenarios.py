@@ -1,0 +1,388 @@
+"""What happens on the stage. A scenario leaves the app stopped; walrep may still run, and is stopped then.
+
+Every function takes a stage whose database does not exist yet.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from tests.hostile.model import Shape
+from tests.hostile.stage import Stage
+from tests.hostile.verify import Rules
+from tests.hostile.waiting import pause, until
+from tests.hostile.writers import AppPlan
+
+__all__ = ["SCENARIOS", "Scenario"]
+
+Play = Callable[[Stage], None]
+
+
+class Scenario(msgspec.Struct, frozen=True, kw_only=True):
+    """One scenario: what it plays, with which app, and what it may do."""
+
+    name: str
+    play: Play
+    plan: dict[str, Any] = {}
+    shape: dict[str, Any] = {}
+    rules: Rules = Rules()
+    options: tuple[str, ...] = ()
+    restores_max: int = 1000
+
+    def make_plan(self, path: str, seed: int) -> AppPlan:
+        """Return the app's plan."""
+        return AppPlan(path=path, shape=Shape(seed=seed, **self.shape), **self.plan)
+
+
+SCENARIOS: dict[str, Scenario] = {}
+
+
+def add(name: str, play: Play, **fields: Any) -> None:  # noqa: ANN401 - fields of Scenario
+    """Add a scenario."""
+    SCENARIOS[name] = Scenario(name=name, play=play, **fields)
+
+
+# -- the app is hostile, walrep runs all the time -----------------------------------------------------------------------
+
+
+def one_writer(stage: Stage) -> None:
+    """One process of the app."""
+    stage.start_app()
+    stage.start_walrep()
+    stage.play(stage.seconds)
+    stage.stop_apps()
+
+
+def three_writers(stage: Stage) -> None:
+    """Three processes, one sequence of transactions."""
+    for _ in range(3):
+        stage.start_app()
+    stage.start_walrep()
+    stage.play(stage.seconds)
+    stage.stop_apps()
+
+
+def checkpointer_beside(stage: Stage) -> None:
+    """A writer, and another process that checkpoints."""
+    stage.start_app(checkpoint="")
+    stage.start_app(role="checkpoint")
+    stage.start_walrep()
+    stage.play(stage.seconds)
+    stage.stop_apps()
+
+
+def long_readers(stage: Stage) -> None:
+    """A writer, and two processes with read transactions that last."""
+    stage.start_app()
+    stage.start_app(role="read", hold_s=min(3.0, stage.seconds / 3))
+    stage.start_app(role="read", hold_s=min(1.1, stage.seconds / 5))
+    stage.start_walrep()
+    stage.play(stage.seconds)
+    stage.stop_apps()
+
+
+def bursts(stage: Stage) -> None:
+    """A writer that now and then rests until everything is at rest."""
+    app = stage.start_app()
+    stage.start_walrep()
+    spent_s = 0.0
+    while spent_s < stage.seconds:
+        work_s, rest_s = stage.between(0.05, 0.6), stage.between(0.02, 1.5)
+        stage.play(work_s)
+        app.ask("pause")
+        stage.play(rest_s)
+        app.ask("go")
+        spent_s += work_s + rest_s
+    stage.stop_apps()
+
+
+def huge_transaction(stage: Stage) -> None:
+    """One transaction far larger than what walrep may hold in memory."""
+    target = stage.plan.shape.huge_at
+    bytes_ = int(stage.seconds * 7_500_000)
+    shape = msgspec.structs.replace(stage.plan.shape, huge_bytes=bytes_)
+    stage.plan = msgspec.structs.replace(stage.plan, shape=shape)
+    app = stage.start_app()
+    stage.start_walrep()
+    until(lambda: app.ask("go")["n"] > target, "the huge transaction is committed", 300)
+    stage.play(1.0)
+    stage.stop_apps()
+    stage.notes["huge_bytes"] = bytes_
+    stage.notes["rss_limit_bytes"] = 170 << 20
+
+
+def killed_app(stage: Stage) -> None:
+    """The app is killed again and again, by chance also within commits and checkpoints."""
+    app = stage.start_app()
+    stage.start_walrep()
+    spent_s = 0.0
+    while spent_s < stage.seconds:
+        work_s = stage.between(0.02, 0.5)
+        stage.play(work_s)
+        stage.kill_app(app)
+        app = stage.start_app()
+        stage.counts.app_restarts += 1
+        spent_s += work_s + 0.15
+    stage.stop_apps()
+
+
+def killed_crowd(stage: Stage) -> None:
+    """Two writers and a checkpointer; one of them is killed again and again."""
+    roles: list[dict[str, Any]] = [{}, {}, {"role": "checkpoint", "checkpoint": "TRUNCATE", "checkpoint_s": 0.02}]
+    running = [(changes, stage.start_app(**changes)) for changes in roles]
+    stage.start_walrep()
+    spent_s = 0.0
+    while spent_s < stage.seconds:
+        work_s = stage.between(0.02, 0.4)
+        stage.play(work_s)
+        changes, app = running.pop(stage.rng.randrange(len(running)))
+        stage.kill_app(app)
+        running.append((changes, stage.start_app(**changes)))
+        stage.counts.app_restarts += 1
+        spent_s += work_s + 0.15
+    stage.stop_apps()
+
+
+# -- walrep is killed or stopped ----------------------------------------------------------------------------------------
+
+
+def interrupted(stage: Stage, *, kill: bool) -> None:
+    """Walrep goes away again and again, while the app does one of several things."""
+    app = stage.start_app()
+    stage.start_walrep()
+    spent_s = 0.0
+    while spent_s < stage.seconds:
+        work_s = stage.between(0.05, 1.2)
+        stage.play(work_s)
+        stage.kill_walrep() if kill else stage.stop_walrep()
+        what = stage.rng.choice(["on", "pause", "checkpoint", "restarts", "stopped", "reopened"])
+        stage.notes[what] = stage.notes.get(what, 0) + 1
+        if what in {"pause", "checkpoint"}:
+            app.ask("pause")
+        if what in {"checkpoint", "restarts"}:
+            for _ in range(stage.rng.randrange(1, 4)):
+                app.ask(f"checkpoint {stage.rng.choice(['PASSIVE', 'RESTART', 'TRUNCATE'])}")
+        if what in {"stopped", "reopened"}:
+            stage.stop_app(app)
+        if what == "reopened":
+            app = stage.start_app()
+        down_s = stage.between(0.0, 0.5)
+        stage.play(down_s)
+        # Sometimes it is killed again before it protects anything.
+        wait = not kill or stage.rng.random() < 0.75
+        stage.start_walrep(wait=wait and what != "stopped")
+        if what == "stopped":
+            app = stage.start_app()
+        else:
+            app.ask("go")
+        if wait:
+            stage.walrep.wait_until_protecting()
+        spent_s += work_s + down_s + 0.5
+    stage.walrep.wait_until_protecting()
+    stage.stop_apps()
+
+
+def killed_walrep(stage: Stage) -> None:
+    """Walrep is killed in a loop."""
+    interrupted(stage, kill=True)
+
+
+def stopped_walrep(stage: Stage) -> None:
+    """Walrep is stopped and started in a loop."""
+    interrupted(stage, kill=False)
+
+
+def everything_killed(stage: Stage) -> None:
+    """Both are killed, in turn or together."""
+    app = stage.start_app()
+    stage.start_walrep()
+    spent_s = 0.0
+    while spent_s < stage.seconds:
+        work_s = stage.between(0.05, 0.6)
+        stage.play(work_s)
+        whom = stage.rng.choice(["app", "walrep", "both"])
+        if whom != "walrep":
+            stage.kill_app(app)
+        if whom != "app":
+            stage.kill_walrep()
+        if whom != "walrep":
+            app = stage.start_app()
+            stage.counts.app_restarts += 1
+        if whom != "app":
+            stage.start_walrep(wait=stage.rng.random() < 0.7)
+        spent_s += work_s + 0.4
+    stage.walrep.wait_until_protecting()
+    stage.stop_apps()
+
+
+def resumes(stage: Stage) -> None:
+    """A clean stop with the app idle, or gone, is always resumed: one timeline."""
+    app = stage.start_app()
+    stage.start_walrep()
+    spent_s, gone = 0.0, False
+    while spent_s < stage.seconds:
+        work_s = stage.between(0.05, 0.5)
+        stage.play(work_s)
+        if gone:
+            stage.stop_app(app)
+        else:
+            app.ask("pause")
+        stage.stop_walrep()
+        stage.start_walrep()
+        if gone:
+            app = stage.start_app()
+        else:
+            app.ask("go")
+        gone = not gone
+        spent_s += work_s + 0.8
+    stage.stop_apps()
+
+
+# -- around the start and the end ---------------------------------------------------------------------------------------
+
+
+def app_comes_late(stage: Stage) -> None:
+    """The database exists and nobody has it open; the app comes, goes, and comes again."""
+    stage.stop_app(stage.start_app())
+    stage.start_walrep()
+    stage.play(0.3)
+    app = stage.start_app()
+    stage.play(stage.seconds / 3)
+    stage.stop_app(app)
+    stage.play(min(1.0, stage.seconds / 3))
+    stage.start_app()
+    stage.play(stage.seconds / 3)
+    stage.stop_apps()
+    stage.play(0.3)
+
+
+def walrep_comes_first(stage: Stage) -> None:
+    """`--wait` waits for a database that the app creates."""
+    stage.options.append("--wait")
+    sidecar = stage.start_walrep(wait=False)
+    sidecar.wait_for("alarm")
+    stage.start_app()
+    sidecar.wait_until_protecting()
+    stage.play(stage.seconds)
+    stage.stop_apps()
+
+
+def replaced(stage: Stage) -> None:
+    """Another database takes the place of the one that is protected."""
+    other = stage.folder / "other.db"
+    first = stage.start_app(path=str(other))
+    pause(0.2)
+    stage.stop_app(first)
+    stage.start_app()
+    sidecar = stage.start_walrep()
+    stage.play(stage.seconds / 2)
+    stage.stop_apps()
+    until(lambda: _is_captured(stage), "the log is at rest")
+    new = other.read_bytes()
+    for suffix in ("-wal", "-shm"):
+        stage.database.with_name(stage.database.name + suffix).unlink(missing_ok=True)
+    shutil.move(other, stage.database)
+    until(lambda: _broke(stage), "the replacement is noticed", 1.0)
+    until(lambda: sum(e["event"] == "snapshot-written" for e in sidecar.events()) == 2, "a new timeline", 10.0)
+    if stage.database.read_bytes() != new:
+        raise AssertionError("the new database was written to")
+    stage.start_app()
+    stage.play(stage.seconds / 2)
+    stage.stop_apps()
+
+
+def replaced_and_started(stage: Stage) -> None:
+    """As `replaced`, but the app is back at once, so that its new -wal may get the inode number of the old one."""
+    other = stage.folder / "other.db"
+    app = stage.start_app(path=str(other))
+    pause(0.2)
+    stage.stop_app(app)
+    stage.start_app()
+    sidecar = stage.start_walrep()
+    stage.play(stage.seconds / 2)
+    stage.stop_apps()
+    for suffix in ("-wal", "-shm"):
+        stage.database.with_name(stage.database.name + suffix).unlink(missing_ok=True)
+    shutil.move(other, stage.database)
+    stage.start_app()
+    until(lambda: _broke(stage), "the replacement is noticed", 2.0)
+    until(lambda: sum(e["event"] == "snapshot-written" for e in sidecar.events()) == 2, "a new timeline", 10.0)
+    stage.play(stage.seconds / 2)
+    stage.stop_apps()
+
+
+def _is_captured(stage: Stage) -> bool:
+    """Whether everything that is in the log is durable: the last flush is older than the app's end."""
+    before = sum(event["event"] == "flushed" for event in stage.walrep.events())
+    pause(1.2)
+    return before == sum(event["event"] == "flushed" for event in stage.walrep.events())
+
+
+def _broke(stage: Stage) -> bool:
+    return any(event["event"] == "alarm" and event.get("key") == "timeline-ended" for event in stage.walrep.events())
+
+
+_BROKEN = Rules(may_break=True)
+_SHRINKING: dict[str, Any] = {"bulk_every": 60, "bulk_rows": 400, "delete_every": 7}
+_DDL: dict[str, Any] = {"ddl_every": 36}
+_SPILL: dict[str, Any] = {"cache_pages": 5, "savepoint_every": 3}
+
+add("flat-out", one_writer)
+add("flat-out-newest-engine", one_writer, plan={"engine": "apsw"})
+add("paced", one_writer, plan={"pause_s": 0.002})
+add("bursts", bursts)
+add("three-writers", three_writers, shape={"stamp_every": 1})
+add("three-writers-newest-engine", three_writers, plan={"engine": "apsw"})
+add("app-truncates", one_writer, plan={"checkpoint": "TRUNCATE", "checkpoint_s": 0.3})
+add("app-restarts-wal", one_writer, plan={"checkpoint": "RESTART", "checkpoint_s": 0.3})
+add("truncates-beside", checkpointer_beside, plan={"checkpoint": "TRUNCATE", "checkpoint_s": 0.3})
+add("full-checkpoints-beside", checkpointer_beside, plan={"checkpoint": "FULL", "checkpoint_s": 0.05, "engine": "apsw"})
+add("app-never-checkpoints", one_writer, plan={"autocheckpoint": 0})
+add("reopens", one_writer, plan={"reopen_every": 20})
+add(
+    "vacuum-and-ddl",
+    one_writer,
+    plan={"vacuum_every": 90},
+    shape={**_SHRINKING, **_DDL, "stamp_every": 1},
+    rules=Rules(side_commits=True),
+)
+add(
+    "incremental-vacuum",
+    one_writer,
+    plan={"auto_vacuum": 2, "incremental_every": 5},
+    shape={**_SHRINKING, **_DDL},
+)
+add("auto-vacuum-full", one_writer, plan={"auto_vacuum": 1}, shape=_SHRINKING)
+add("savepoints-that-spill", one_writer, plan={**_SPILL, "pause_s": 0.001})
+add("savepoints-that-spill-newest-engine", one_writer, plan={**_SPILL, "engine": "apsw"})
+add("rollbacks-that-spill", one_writer, plan={"cache_pages": 5, "rollback_every": 2})
+add("long-readers", long_readers, plan={"pause_s": 0.001})
+add("page-size-512", one_writer, plan={"page_size": 512})
+add("page-size-1024", one_writer, plan={"page_size": 1024, "checkpoint": "TRUNCATE"}, shape=_SHRINKING)
+add("page-size-16384", one_writer, plan={"page_size": 16384}, shape=_SHRINKING)
+add("page-size-65536", one_writer, plan={"page_size": 65536, "checkpoint": "RESTART"})
+add("big-blobs", one_writer, plan={"pause_s": 0.002}, shape={"blob_every": 3, "blob_bytes": 3_000_000})
+add("huge-transaction", huge_transaction, shape={"huge_at": 200}, plan={"pause_s": 0.001}, restores_max=12)
+add("killed-app", killed_app, plan={"checkpoint": "TRUNCATE", "checkpoint_s": 0.03}, shape={"stamp_every": 1})
+add("killed-app-newest-engine", killed_app, plan={"engine": "apsw", "checkpoint": "PASSIVE", "checkpoint_s": 0.01})
+add("killed-crowd", killed_crowd)
+add(
+    "killed-app-savepoints",
+    killed_app,
+    plan={**_SPILL, "rollback_every": 4},
+    rules=Rules(may_break=True, may_lose=True),
+)
+add("killed-walrep", killed_walrep, rules=_BROKEN)
+add("killed-walrep-paced", killed_walrep, plan={"pause_s": 0.005}, rules=_BROKEN)
+add("killed-walrep-big-blobs", killed_walrep, shape={"blob_every": 3, "blob_bytes": 2_000_000}, rules=_BROKEN)
+add("stopped-walrep", stopped_walrep, rules=_BROKEN)
+add("everything-killed", everything_killed, rules=_BROKEN, plan={"checkpoint": "TRUNCATE", "checkpoint_s": 0.1})
+add("resumes", resumes)
+add("app-comes-late", app_comes_late)
+add("walrep-comes-first", walrep_comes_first)
+add("replaced", replaced, rules=_BROKEN)
+add("replaced-and-started", replaced_and_started, rules=_BROKEN)

@@ -1,0 +1,157 @@
+"""One run: a folder with a database, the processes beside it, and what was counted."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import msgspec
+
+from tests.hostile.processes import AppProcess, Sidecar
+from tests.hostile.waiting import pause
+from tests.hostile.writers import AppPlan
+
+_SALTS_POLL_S = 0.002
+
+
+class Counts(msgspec.Struct):
+    """What happened in a run."""
+
+    app_kills: int = 0
+    app_restarts: int = 0
+    walrep_kills: int = 0
+    walrep_restarts: int = 0
+    wal_restarts_seen: int = 0
+    acknowledged_commits: int = 0
+    busy: int = 0
+    longest_commit_s: float = 0.0
+    walrep_peak_rss_bytes: int = 0
+
+
+class Stage:
+    """What a scenario plays on. `url` and `store` are the replica; `plan` is the app's, for scenarios to vary."""
+
+    def __init__(self, folder: Path, plan: AppPlan, *, seconds: float, options: Sequence[str] = ()) -> None:
+        self.folder = folder
+        self.database = Path(plan.path)
+        self.store = folder / "replica"
+        self.url = f"file://{self.store}"
+        self.plan = plan
+        self.seconds = seconds
+        self.rng = Random(plan.shape.seed)
+        self.counts = Counts()
+        self.apps: list[AppProcess] = []
+        self.sidecars: list[Sidecar] = []
+        self.exit_codes: list[int] = []
+        self.options = ["--rpo", "1s", *options]
+        self.sqlite_versions: set[str] = set()
+        self.notes: dict[str, Any] = {}
+        self._salts = _SaltsWatcher(self.database)
+
+    # -- processes --------------------------------------------------------------------------------------------------
+
+    def start_app(self, **changes: Any) -> AppProcess:  # noqa: ANN401 - fields of AppPlan
+        """Start a process of the app, with the plan changed as said."""
+        app = AppProcess(msgspec.structs.replace(self.plan, **changes))
+        self.apps.append(app)
+        self.sqlite_versions.add(app.sqlite)
+        return app
+
+    def stop_app(self, app: AppProcess) -> int:
+        """Stop it; return n as it knows it."""
+        answer = app.stop()
+        self.apps.remove(app)
+        self.counts.acknowledged_commits += answer["commits"]
+        self.counts.busy += answer["busy"]
+        self.counts.longest_commit_s = max(self.counts.longest_commit_s, answer["longest_s"])
+        return int(answer["n"])
+
+    def stop_apps(self) -> None:
+        """Stop all processes of the app."""
+        for app in list(self.apps):
+            self.stop_app(app)
+
+    def kill_app(self, app: AppProcess) -> None:
+        """Kill it with SIGKILL."""
+        app.kill()
+        self.apps.remove(app)
+        self.counts.app_kills += 1
+
+    def start_walrep(self, *, wait: bool = True) -> Sidecar:
+        """Start walrep; by default wait until it protects the database."""
+        log = self.folder / f"walrep-{len(self.sidecars)}.log"
+        sidecar = Sidecar(self.database, self.url, log, self.options)
+        self.sidecars.append(sidecar)
+        self.counts.walrep_restarts = len(self.sidecars) - 1
+        if wait:
+            sidecar.wait_until_protecting()
+        return sidecar
+
+    @property
+    def walrep(self) -> Sidecar:
+        """The walrep that was started last."""
+        return self.sidecars[-1]
+
+    def stop_walrep(self) -> int:
+        """Stop walrep by SIGTERM and note its exit code."""
+        code = self.walrep.stop()
+        self.exit_codes.append(code)
+        return code
+
+    def kill_walrep(self) -> None:
+        """Kill walrep with SIGKILL."""
+        self.walrep.kill()
+        self.counts.walrep_kills += 1
+
+    # -- time -------------------------------------------------------------------------------------------------------
+
+    def play(self, seconds: float) -> None:
+        """Let everything go on for a while."""
+        pause(seconds)
+
+    def between(self, low: float, high: float) -> float:
+        """Return a random number of seconds."""
+        return self.rng.uniform(low, high)
+
+    def close(self) -> None:
+        """End every child process that is left, and count."""
+        for app in list(self.apps):
+            app.kill()
+        for sidecar in self.sidecars:
+            if sidecar.running():
+                sidecar.kill()
+        self.counts.walrep_peak_rss_bytes = max((sidecar.peak_rss_bytes for sidecar in self.sidecars), default=0)
+        self.counts.wal_restarts_seen = self._salts.close()
+
+
+class _SaltsWatcher:
+    """Counts restarts of the WAL by looking at its header; a few may be too quick to be seen."""
+
+    def __init__(self, database: Path) -> None:
+        self._path = f"{database}-wal"
+        self._ended = threading.Event()
+        self._seen = 0
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def close(self) -> int:
+        """Return how often the salts changed."""
+        self._ended.set()
+        self._thread.join()
+        return max(0, self._seen - 1)
+
+    def _watch(self) -> None:
+        before = b""
+        while not self._ended.wait(_SALTS_POLL_S):
+            try:
+                with open(self._path, "rb", buffering=0) as file:
+                    salts = os.pread(file.fileno(), 8, 16)
+            except OSError:
+                continue
+            if len(salts) == 8 and salts != before:
+                before = salts
+                self._seen += 1
