@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-PATHS := $(wildcard walrep tests benchmarks examples)
+PATHS := $(wildcard walrep tests benchmarks)
 
 .DEFAULT_GOAL := help
 .PHONY: help check test lint fast demo bench soak mutants format clean
@@ -32,13 +32,13 @@ test: lint  ## What CI runs: lint and all tests, under ten minutes
 	$(BIN)/python -m pytest -n 2
 
 demo: $(READY)  ## Replicate a small app's database to a folder and restore it to three seconds ago
-	$(BIN)/python -m examples.demo
+	$(BIN)/python -m walrep.testing.demo
 
 bench: $(READY)  ## Run the benchmarks and print their table
 	$(BIN)/python -m benchmarks
 
 soak: $(READY)  ## The long runs; results as JSON in soak-results/
-	$(BIN)/python -m tests.soak
+	$(BIN)/python -m tests.hostile --seconds 60 --restores 200 --out soak-results
 
 mutants: $(READY)  ## Apply every patch of tests/mutants; each must be killed by a test
 	$(BIN)/python -m tests.mutants

@@ -54,7 +54,7 @@ def main() -> None:
             cpu, wall = time.process_time(), time.perf_counter()
             rig.drain()
             cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-            frames = rig.capture.counts.frames
+            frames = rig.capture.reader.counts.frames
             rig.seal()
             rig.close()
     print(json.dumps({"wal_bytes": wal_bytes, "cpu_s": cpu, "wall_s": wall, "frames": frames}), flush=True)

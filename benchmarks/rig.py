@@ -48,7 +48,7 @@ class Rig:
 
     def seal(self) -> int:
         """Seal what is pending; return the size of the segment."""
-        sealed = self.worker.submit(self.spooler.seal).result()
+        sealed = self.spooler.seal(final=True).result()
         if sealed is None:
             return 0
         self.spool.keep(sealed.item, cache_bytes_max=1 << 40)
@@ -57,8 +57,8 @@ class Rig:
     def drain(self) -> None:
         """Capture all that was committed, through the bounded queue, and wait until it is in the spool."""
         while True:
-            index, complete = self.capture.capture(self.clock.now_ms())
-            if complete and self.capture.mark.frame >= index.max_frame:
+            index, complete = self.capture.reader.read(self.clock.now_ms())
+            if complete and self.capture.reader.mark.frame >= index.max_frame:
                 break
             self.clock.pause(0.0005)
         self.worker.submit(lambda: None).result()
@@ -76,7 +76,7 @@ class Rig:
         header = SnapshotHeader(
             replica=NONCE, timeline=timeline, writer=writer, created_ms=now_ms, page_size=page_size
         )
-        base = BaseCopy(self.capture, self.directory.path / "base.part", header)
+        base = BaseCopy(self.capture.reader, self.directory.path / "base.part", header)
         while not base.begin():
             pass
         while base.copy_slice():
@@ -85,5 +85,5 @@ class Rig:
             pass
         base.close()
         state = _state_after(self.spool.state, self.capture, base)
-        self.spool.begin_timeline(base.path, state, self.capture.encoder.hashes.to_bytes())
-        self.capture.sink = self.spooler
+        self.spool.begin_timeline(base.path, state, self.capture.reader.encoder.hashes.to_bytes())
+        self.capture.reader.sink = self.spooler

@@ -62,7 +62,7 @@ def main() -> None:
             rig.drain()
             if done % per_segment == 0:
                 shipped += rig.seal()
-        frames, page_size = rig.capture.counts.frames, rig.capture.files.page_size
+        frames, page_size = rig.capture.reader.counts.frames, rig.capture.files.page_size
         rig.close()
     answer = {"bytes": shipped, "changed": changed, "wal_bytes": frames * (page_size + 24)}
     print(json.dumps(answer), flush=True)

@@ -172,6 +172,7 @@ def test_a_log_that_was_damaged_meanwhile_is_not_sealed_short(path: Path) -> Non
     inside: list[bytes] = []
     with pytest.raises(SpoolError, match="damaged"):
         inside.extend(read_records(path, size_bytes=len(content) - 1))
+    assert inside == RECORDS[:-1], "a record that reaches past the end is not among them"
     content[-1] ^= 1
     path.write_bytes(content)
     with pytest.raises(SpoolError, match="damaged"):

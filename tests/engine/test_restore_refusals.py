@@ -14,7 +14,7 @@ from walrep.core import chunk
 from walrep.core.names import segment_key
 from walrep.core.target import AtTxid
 from walrep.core.units import Txid
-from walrep.engine.restorer import RestoreRequest, restore
+from walrep.engine.restorer import RestoreProgress, RestoreRequest, restore
 from walrep.errors import (
     CorruptObject,
     ObjectNotFound,
@@ -27,7 +27,7 @@ from walrep.store.memory import MemoryStore
 from walrep.testing.clock import SimClock
 from walrep.testing.faults import Fault, FaultyStore, ScriptedFaults
 from walrep.testing.history import HistoryBuilder
-from walrep.testing.restores import memory_store, restore_to
+from walrep.testing.restores import memory_store, restore_inline, restore_to
 
 PAGE = 512
 
@@ -198,4 +198,41 @@ def test_a_restore_that_is_cancelled_leaves_nothing_behind(tmp_path: Path) -> No
 
     with pytest.raises(TimeoutError):
         clock.run(main())
+    assert names(tmp_path) == []
+
+
+def test_a_snapshot_that_contradicts_its_own_checksum_is_named(tmp_path: Path) -> None:
+    builder = HistoryBuilder(PAGE)
+    builder.begin({1: page(1), 2: page(2)}, 10_000, base=False)
+    right = builder.image
+    builder.image = {1: page(1), 2: page(3)}
+    key = builder.snapshot(10_000)
+    builder.image = right
+    # The same length and position, other pages: only the checksum of the pages tells.
+    other = HistoryBuilder(PAGE)
+    other.begin(right, 10_000)
+    footer = len(builder.objects[key]) - builder.objects[key].rindex(b"\x04\0\0\0")
+    spliced = other.objects[key][: -(len(other.objects[key]) - other.objects[key].rindex(b"\x04\0\0\0"))]
+    assert len(spliced) == len(builder.objects[key]) - footer
+    error = assert_refused(
+        {**builder.objects, key: spliced + builder.objects[key][-footer:]}, tmp_path, RestoreMismatch
+    )
+    assert f"snapshot {key}" in str(error)
+
+
+def test_a_file_that_does_not_read_back_as_written_is_refused(tmp_path: Path) -> None:
+    """Somebody, or the disk, changes a page after it was written."""
+
+    def tamper(progress: RestoreProgress) -> None:
+        if progress.phase == "segments":
+            (temporary,) = tmp_path.iterdir()
+            with temporary.open("r+b") as file:
+                file.write(b"\xff")
+
+    builder = HistoryBuilder(PAGE)
+    builder.begin({1: page(1), 2: page(2)}, 10_000)
+    builder.commit([(2, page(3))], 2, 11_000)
+    builder.seal()
+    with pytest.raises(RestoreMismatch, match="read back"):
+        restore_inline(builder.objects, RestoreRequest(output=tmp_path / "o.db", check="none"), progress=tamper)
     assert names(tmp_path) == []

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from hypothesis import HealthCheck, given, settings, strategies as st
 
@@ -15,9 +17,12 @@ from walrep.core.target import AtTime, AtTxid
 from walrep.core.units import Txid
 from walrep.engine.pagefile import CACHE_BYTES_MAX, PageFile
 from walrep.engine.restorer import RestoreRequest, restore
-from walrep.runner import ThreadRunner
+from walrep.runner import InlineRunner, ThreadRunner
+from walrep.testing.clock import SimClock
 from walrep.testing.history import HistoryBuilder, image_pages
 from walrep.testing.restores import memory_store, restore_inline, restore_to
+
+T = TypeVar("T")
 
 PAGE = 512
 
@@ -187,3 +192,27 @@ def test_nothing_is_downloaded_twice(tmp_path: Path) -> None:
     # Replica object, three segments, one snapshot.
     assert outcome.requests == {"list": 1, "get": 5}
     assert outcome.downloaded_bytes == sum(map(len, builder.objects.values()))
+
+
+class LaggingRunner(InlineRunner):
+    """Begins each call later than the one after it, in virtual time: what may overtake does."""
+
+    def __init__(self, clock: SimClock) -> None:
+        self._clock = clock
+        self._lag_s = 1000.0
+
+    async def run(self, call: Callable[[], T]) -> T:
+        self._lag_s /= 2
+        await self._clock.sleep(self._lag_s)
+        return call()
+
+
+def test_of_a_page_that_stands_twice_in_a_snapshot_the_last_counts_whichever_thread_is_first(tmp_path: Path) -> None:
+    builder = HistoryBuilder(65536)
+    builder.begin({pgno: bytes([pgno % 251]) * 65536 for pgno in range(1, 300)}, 10_000, base=False)
+    builder.snapshot(10_000, repeated=[299, 150])
+    clock = SimClock()
+    request = RestoreRequest(output=tmp_path / "o.db", check="none")
+    store = memory_store(builder.objects)
+    clock.run(restore(store, request, clock=clock, runner=LaggingRunner(clock)))
+    assert (tmp_path / "o.db").read_bytes() == builder.states[builder.timeline, 0]

@@ -118,11 +118,11 @@ class Sidecar:
         """Whether one of these events was logged."""
         return any(event["event"] in names for event in self.events())
 
-    def wait_until_protecting(self, deadline_s: float = 60.0) -> None:
+    def wait_until_protecting(self, deadline_s: float = 20.0) -> None:
         """Wait until it has resumed, or the base of a new timeline is durable."""
         self.wait_for("resumed", "snapshot-written", deadline_s=deadline_s)
 
-    def wait_for(self, *names: str, deadline_s: float = 60.0) -> None:
+    def wait_for(self, *names: str, deadline_s: float = 20.0) -> None:
         """Wait until one of these events is logged; it must go on running."""
 
         def seen() -> bool:

@@ -61,7 +61,7 @@ class ChunkJob(msgspec.Struct, frozen=True):
     hashes: list[int]
     cuts: list[tuple[int, int]]
     references: list[bytes | memoryview]
-    pages: list[memoryview]
+    pages: list[bytes | memoryview]
     checksum_after: int
     pages_after: int
 
@@ -126,7 +126,9 @@ class ChunkEncoder:
         start, pgnos, sizes = part
         stride = self.page_size + FRAME_HEADER_BYTES
         first = start * stride + FRAME_HEADER_BYTES
-        pages = [view[offset : offset + self.page_size] for offset in range(first, first + len(pgnos) * stride, stride)]
+        pages: list[bytes | memoryview] = [
+            view[offset : offset + self.page_size] for offset in range(first, first + len(pgnos) * stride, stride)
+        ]
         flags = bytearray(len(pgnos))
         references = self._references(pgnos, flags, (run, view), source)
         txid_before = self.txid
@@ -174,7 +176,7 @@ class ChunkEncoder:
         return references
 
     def _advance(
-        self, run: FrameRun, start: int, frames: tuple[list[int], list[int], list[memoryview]], flags: bytearray
+        self, run: FrameRun, start: int, frames: tuple[list[int], list[int], list[bytes | memoryview]], flags: bytearray
     ) -> tuple[list[int], list[tuple[int, int]], list[Commit]]:
         """Move the hash array, the checksum and the map over the frames; return hashes, cuts and commits."""
         state, slots, frame_of = self.hashes, self.hashes.slots, self.frame_of

@@ -2,8 +2,9 @@
 
 A record is a MessagePack array of `JournalEntry`'s fields, in order. `block` is a chunk block as it will stand in the
 segment; the other fields let a start rebuild the hash array and the position without decoding it. Page numbers and
-hashes are u32 and u64, little-endian, one for each frame of the chunk. Only an entry that ends a transaction is a
-place to resume from: entries after the last such one are ignored.
+hashes are u32 and u64, little-endian, one for each frame of the chunk. `supersedes` says how many of the entries
+directly before it an entry replaces: small chunks are journaled at once, and again merged (`walrep.core.merge`). Only
+an entry that ends a transaction is a place to resume from: entries after the last such one are ignored.
 """
 
 from __future__ import annotations
@@ -37,9 +38,10 @@ class JournalEntry(msgspec.Struct, frozen=True, array_like=True):
     hashes: bytes
     cuts: list[tuple[int, int]]
     block: bytes
+    supersedes: int = 0
 
 
-def entry_from_job(job: ChunkJob, mark: CaptureMark) -> JournalEntry:
+def entry_from_job(job: ChunkJob, mark: CaptureMark, *, supersedes: int = 0) -> JournalEntry:
     """Compress a chunk. `mark` is where capture stood after its last frame."""
     table = job.table
     commits = table.commits
@@ -58,6 +60,7 @@ def entry_from_job(job: ChunkJob, mark: CaptureMark) -> JournalEntry:
         hashes=np.array(job.hashes, "<u8").tobytes(),
         cuts=job.cuts,
         block=block,
+        supersedes=supersedes,
     )
 
 
@@ -70,7 +73,7 @@ def decode_entry(record: bytes) -> JournalEntry:
     """Parse a record; raises `CorruptObject`."""
     try:
         return msgspec.msgpack.decode(record, type=JournalEntry)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise CorruptObject("malformed journal entry", offset=0, detail=str(error)) from error
 
 

@@ -31,8 +31,8 @@ REPLICA_KEY = "replica"
 SEGMENTS_PREFIX = "segments/"
 SNAPSHOTS_PREFIX = "snapshots/"
 
-_SEGMENT = re.compile(r"segments/(\d{16})")
-_SNAPSHOT = re.compile(r"snapshots/(\d{5}-[0-9a-f]{8})/(\d{16})-(\d{8}T\d{9}Z)-(\d{16})-full")
+_SEGMENT = re.compile(r"segments/(\d{16})", re.ASCII)
+_SNAPSHOT = re.compile(r"snapshots/(\d{5}-[0-9a-f]{8})/(\d{16})-(\d{8}T\d{9}Z)-(\d{16})-full", re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 

@@ -47,7 +47,7 @@ PAGE_SIZES = tuple(1 << shift for shift in range(9, 17))
 LOCK_BYTE = 0x4000_0000
 """Offset of SQLite's lock byte (1 GiB); the page that contains it is never written."""
 
-_BOOKMARK = re.compile(r"(\d{5}-[0-9a-f]{8})-(\d{16})-([0-9a-f]{16})")
+_BOOKMARK = re.compile(r"(\d{5}-[0-9a-f]{8})-(\d{16})-([0-9a-f]{16})", re.ASCII)
 
 
 class Position(msgspec.Struct, frozen=True, order=True):

@@ -20,14 +20,14 @@ from pathlib import Path
 
 import msgspec
 
-from walrep.core.journal import JournalEntry, apply_entry, decode_entry, encode_entry
+from walrep.core.journal import JournalEntry, apply_entry
 from walrep.core.objects import SegmentFooter, SegmentHeader, TimelineStart, Writer
 from walrep.core.pages import PageHashes
 from walrep.core.segment import encode_segment_end, encode_segment_start
 from walrep.core.state import CaptureMark, LocalState
 from walrep.core.units import Checksum, Seq, TimelineId, Txid, format_seq, timeline_number
 from walrep.disk.atomic import map_os_errors, publish, remove_temporaries, temporary_path
-from walrep.disk.log import HEADER_BYTES, AppendLog, read_records
+from walrep.disk.journal import Journal, SegmentTotals
 from walrep.disk.state import HashStore, StateDirectory
 from walrep.errors import SpoolFull, check
 
@@ -69,9 +69,7 @@ class Spool:
         self._outbox_bytes_max = outbox_bytes_max
         self._outbox = directory.path / "outbox"
         self._cache = directory.path / "cache"
-        self._journal: AppendLog | None = None
-        self._entries: list[JournalEntry] = []
-        self.totals = SegmentTotals()
+        self._journal = Journal(directory.path)
         with map_os_errors(f"use {directory.path}"):
             for folder in (self._outbox, self._cache):
                 folder.mkdir(mode=0o700, exist_ok=True)
@@ -84,7 +82,12 @@ class Spool:
     @property
     def pending_bytes(self) -> int:
         """Bytes of the open segment."""
-        return 0 if self._journal is None else self._journal.size_bytes - HEADER_BYTES
+        return self._journal.size_bytes
+
+    @property
+    def totals(self) -> SegmentTotals:
+        """What the footer of the open segment would say."""
+        return self._journal.totals
 
     @property
     def outbox_bytes(self) -> int:
@@ -107,23 +110,22 @@ class Spool:
         mark = state.mark
         if state.timeline is None or hashes is None or mark is None:
             return None
-        path = self._journal_path(state.next_seq)
         txid = int(state.txid)
         checksum, page_count = int(state.checksum), state.page_count
-        if path.exists():
-            self._drop_unfinished(path)
-            for entry in self._read_journal(path):
-                apply_entry(hashes, entry)
-                self.totals.add(entry)
-                mark, txid = entry.mark, entry.txid_after
-                checksum, page_count = entry.checksum_after, entry.pages_after
-        else:
-            self._open_journal()
+        for entry in self._journal.recover(state.next_seq):
+            apply_entry(hashes, entry)
+            mark, txid = entry.mark, entry.txid_after
+            checksum, page_count = entry.checksum_after, entry.pages_after
         hashes.commit(page_count)
         hashes.rebuild()
         if hashes.checksum != checksum:
             return None
         return Recovered(hashes=hashes, txid=Txid(txid), mark=mark)
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether the journal ends within a transaction."""
+        return self._journal.in_transaction
 
     # -- writing ----------------------------------------------------------------------------------------------------
 
@@ -140,21 +142,21 @@ class Spool:
                 detail=f"{self.directory.path}: {self.outbox_bytes >> 20} MiB wait for the store",
                 hint="make the store reachable, or raise outbox-limit",
             )
-        self._open_journal().append([encode_entry(entry)])
-        self.totals.add(entry)
+        self._journal.append(entry)
 
     def seal(self, created_ms: int) -> Sealed | None:
-        """Turn the journal into a segment in the outbox and begin the next; None if nothing is pending."""
+        """Turn the journal into a segment in the outbox and begin the next.
+
+        None if nothing is pending, or if the journal ends within a transaction, which a segment does not.
+        """
         totals = self.totals
-        if totals.last is None:
+        if totals.last is None or self.in_transaction:
             return None
-        check(totals.last.ends_transaction, "a segment ends with a transaction")
         header = self._header(created_ms)
         footer = totals.footer()
-        journal = self._open_journal()
         path = self._outbox / format_seq(header.seq)
         with map_os_errors(f"seal segment {header.seq}"):
-            self._write_segment(path, header, footer, journal.path)
+            self._write_segment(path, header, footer, self._journal.lasting_entries())
         self.hash_store.sync()
         last = totals.last
         self._save(
@@ -166,9 +168,7 @@ class Spool:
             looked_ms=last.last_seen_ms,
             clean_end=None,
         )
-        self.totals = SegmentTotals()
-        self._drop_journal()
-        self._open_journal()
+        self._journal.begin(self.state.next_seq)
         item = OutboxItem(seq=header.seq, is_base=False, path=path, size_bytes=path.stat().st_size)
         self._outbox_bytes += item.size_bytes
         return Sealed(item=item, header=header, footer=footer)
@@ -201,7 +201,7 @@ class Spool:
         )
         path = self._outbox / format_seq(seq)
         with map_os_errors(f"write segment {seq}"):
-            self._write_segment(path, header, footer, None)
+            self._write_segment(path, header, footer, iter(()))
         self._save(
             next_seq=Seq(seq + 1),
             timeline_number=timeline_number(timeline),
@@ -210,7 +210,7 @@ class Spool:
             mark=None,
             clean_end=None,
         )
-        self._drop_journal()
+        self._journal.begin(self.state.next_seq)
         item = OutboxItem(seq=seq, is_base=False, path=path, size_bytes=path.stat().st_size)
         self._outbox_bytes += item.size_bytes
         return item
@@ -221,10 +221,9 @@ class Spool:
         self.hash_store.reset(hashes)
         with map_os_errors(f"keep {final}"):
             publish(base, final)
-        self._drop_journal()
         self.state = state
         self.directory.save(state)
-        self._open_journal()
+        self._journal.begin(state.next_seq)
         item = OutboxItem(seq=state.next_seq - 1, is_base=True, path=final, size_bytes=final.stat().st_size)
         self._outbox_bytes += item.size_bytes
         return item
@@ -249,16 +248,9 @@ class Spool:
         """Change fields of the state, durably."""
         self._save(**changes)
 
-    def sync(self) -> None:
-        """Make the journal durable."""
-        if self._journal is not None:
-            self._journal.sync()
-
     def close(self) -> None:
         """Close the files."""
-        if self._journal is not None:
-            self._journal.close()
-            self._journal = None
+        self._journal.close()
         self.hash_store.close()
 
     def _discard_unsaved(self) -> None:
@@ -290,92 +282,15 @@ class Spool:
             pages_before=state.page_count,
         )
 
-    def _write_segment(self, path: Path, header: SegmentHeader, footer: SegmentFooter, journal: Path | None) -> None:
-        """Copy a journal's chunks into a segment, one at a time, and note them in the hash store."""
+    def _write_segment(
+        self, path: Path, header: SegmentHeader, footer: SegmentFooter, entries: Iterator[JournalEntry]
+    ) -> None:
+        """Copy chunks into a segment, one at a time, and note them in the hash store."""
         temporary = temporary_path(self._outbox, path.name)
         with temporary.open("wb") as file:
             offset = file.write(encode_segment_start(header))
-            for entry in self._read_journal(journal) if journal else ():
+            for entry in entries:
                 offset += file.write(entry.block)
                 self.hash_store.append([entry])
             file.write(encode_segment_end(footer, offset))
         publish(temporary, path)
-
-    def _read_journal(self, path: Path) -> Iterator[JournalEntry]:
-        return map(decode_entry, read_records(path))
-
-    def _drop_unfinished(self, path: Path) -> None:
-        """Cut a transaction that was not captured to its end off the journal."""
-        log, records = AppendLog.open(path)
-        count = complete = 0
-        for record in records:
-            count += 1
-            complete = count if decode_entry(record).ends_transaction else complete
-        if complete == count:
-            self._journal = log
-            return
-        log.close()
-        temporary = temporary_path(path.parent, path.name)
-        shorter = AppendLog.create(temporary)
-        for _, record in zip(range(complete), read_records(path), strict=False):
-            shorter.append([record])
-        shorter.close()
-        with map_os_errors(f"replace {path}"):
-            publish(temporary, path)
-        self._journal, _ = AppendLog.open(path)
-
-    def _open_journal(self) -> AppendLog:
-        if self._journal is None:
-            path = self._journal_path(self.state.next_seq)
-            self._journal = AppendLog.open(path)[0] if path.exists() else AppendLog.create(path)
-        return self._journal
-
-    def _drop_journal(self) -> None:
-        """Remove every journal; the one for the next segment is begun when it is needed."""
-        if self._journal is not None:
-            self._journal.close()
-            self._journal = None
-        with map_os_errors(f"clean {self.directory.path}"):
-            for path in self.directory.path.glob("journal-*"):
-                path.unlink()
-
-    def _journal_path(self, seq: int) -> Path:
-        return self.directory.path / f"journal-{format_seq(seq)}"
-
-
-class SegmentTotals(msgspec.Struct):
-    """What the footer of the open segment will say."""
-
-    chunk_count: int = 0
-    frame_count: int = 0
-    commit_count: int = 0
-    first_looked_ms: int = 0
-    first_seen_ms: int = 0
-    last_seen_ms: int = 0
-    last: JournalEntry | None = None
-
-    def add(self, entry: JournalEntry) -> None:
-        """Count one chunk."""
-        if entry.commit_count:
-            if not self.commit_count:
-                self.first_looked_ms, self.first_seen_ms = entry.first_looked_ms, entry.first_seen_ms
-            self.last_seen_ms = entry.last_seen_ms
-        self.chunk_count += 1
-        self.frame_count += len(entry.pgnos) // 4
-        self.commit_count += entry.commit_count
-        self.last = msgspec.structs.replace(entry, block=b"", pgnos=b"", hashes=b"", cuts=[])
-
-    def footer(self) -> SegmentFooter:
-        """Return the footer."""
-        last = self.last
-        check(last is not None, "a segment has chunks")
-        return SegmentFooter(
-            txid_after=Txid(last.txid_after if last else 0),
-            checksum_after=last.checksum_after if last else 0,
-            pages_after=last.pages_after if last else 0,
-            first_looked_ms=self.first_looked_ms,
-            first_seen_ms=self.first_seen_ms,
-            last_seen_ms=self.last_seen_ms,
-            chunk_count=self.chunk_count,
-            frame_count=self.frame_count,
-        )

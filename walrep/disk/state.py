@@ -64,7 +64,7 @@ class StateDirectory:
             with map_os_errors(f"read {path}"):
                 data = path.read_bytes() if path.exists() else None
             state = None if data is None else msgspec.json.decode(data, type=LocalState)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise SpoolError(
                 "the local state cannot be read",
                 detail=f"{path}: {error}",

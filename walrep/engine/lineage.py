@@ -32,7 +32,7 @@ async def read_replica_info(store: Store) -> ReplicaInfo | None:
         return None
     try:
         return msgspec.json.decode(data, type=ReplicaInfo)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise CorruptObject("malformed replica object", offset=0, detail=str(error)) from error
 
 

@@ -166,7 +166,7 @@ class Replicator:
                 return True
             reason = plan.reason
         # What the timeline before captured and did not ship is still shipped as part of it.
-        await shipper.seal("the timeline ended")
+        await shipper.seal("the timeline ended", final=True)
         shipper.spooler = None
         await captures.run(partial(self._begin_sweeping, capture, None))
         begun = await begin_timeline(self._parts, self._settings, capture, shipper, spooler, (reason, self._ended))
@@ -198,7 +198,7 @@ class Replicator:
             self._broken = self._broken or error
         # Of what a failed spool took, the next attempt finds all that is whole in the journal.
         if capture.reader.sink is not None and spooler.failure is None:
-            await shipper.seal("stop" if stopping else "the timeline ended")
+            await shipper.seal("stop" if stopping else "the timeline ended", final=True)
             clean_end = None
             if self._broken is None:
                 await self._drained(shipper)

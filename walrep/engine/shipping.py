@@ -66,13 +66,13 @@ class Shipper:
         """Wait until the store has everything that was queued."""
         await self._drained.wait()
 
-    async def seal(self, reason: str) -> None:
-        """Seal what is pending and queue it."""
+    async def seal(self, reason: str, *, final: bool) -> None:
+        """Seal what is pending and queue it; `final` when nothing more will be captured behind it."""
         spooler = self.spooler
         if spooler is None:
             return
         oldest_s = spooler.pending().oldest_s
-        sealed = await self.on_worker(spooler.seal)
+        sealed = await asyncio.wrap_future(spooler.seal(final=final))
         if sealed is not None:
             now_s = self._parts.clock.monotonic_s()
             self._last_flush_s = now_s
@@ -86,7 +86,7 @@ class Shipper:
             plan = self._plan()
             now_s = self._parts.clock.monotonic_s()
             if plan.at_s is not None and plan.at_s <= now_s:
-                await self.seal(plan.reason)
+                await self.seal(plan.reason, final=False)
                 continue
             timeout_s = None if plan.at_s is None else plan.at_s - now_s
             await wait_for_event(self.changed, timeout_s)

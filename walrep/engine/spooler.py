@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 
 import msgspec
 
 from walrep.clock import Clock
 from walrep.core.encoder import ChunkJob
 from walrep.core.journal import entry_from_job
+from walrep.core.merge import OpenChunk
 from walrep.core.state import CaptureMark
 from walrep.disk.spool import Sealed, Spool
 
@@ -54,6 +55,8 @@ class Spooler:
         self._spooled_frames = 0
         self._oldest_s: float | None = None
         self._full = False
+        self._open: tuple[OpenChunk, CaptureMark] | None = None
+        self._seals_waiting: list[Future[Sealed | None]] = []
 
     @property
     def spooled_frames(self) -> int:
@@ -78,13 +81,16 @@ class Spooler:
         seen_s = self._clock.monotonic_s()
         self._worker.submit(self._append, jobs, marks, (cost, frames_total, seen_s))
 
-    def seal(self) -> Sealed | None:
-        """Seal the open segment; call it on the worker thread, behind what was put before."""
-        if self.failure is not None:
-            raise self.failure
-        sealed = self.spool.seal(self._clock.now_ms())
-        self._oldest_s = None
-        self._full = False
+    def seal(self, *, final: bool) -> Future[Sealed | None]:
+        """Seal the open segment behind what was put before, at the end of the transaction that is under way.
+
+        A transaction may be put in many parts, and a segment ends with a whole one. With `final` nothing more will be
+        put: a transaction that was not captured to its end stays in the journal, and the next start cuts it off.
+        """
+        sealed: Future[Sealed | None] = Future()
+        # It cannot be cancelled: whoever stops waiting for it does not stop the worker from setting its result.
+        sealed.set_running_or_notify_cancel()
+        self._worker.submit(self._seal_or_wait, sealed, final=final)
         return sealed
 
     def note_recovered(self) -> None:
@@ -99,15 +105,59 @@ class Spooler:
             if self.failure is not None:
                 return
             for job, mark in zip(jobs, marks, strict=True):
-                self.spool.append(entry_from_job(job, mark))
+                self._append_one(job, mark)
             # Only now may the keeper that protects these frames in the log be let go. INV-12
             self._spooled_frames = frames_total
+            if not self.spool.in_transaction:
+                self._settle_seals()
         except Exception as error:  # noqa: BLE001  told to capture at the next put, whatever it is
             self.failure = error
+            self._settle_seals()
         finally:
             with self._guard:
                 self._queued_bytes -= cost
         self._tell(seen_s)
+
+    def _append_one(self, job: ChunkJob, mark: CaptureMark) -> None:
+        """Journal a chunk, and collect small ones that follow one another into one that will replace them."""
+        if self._open is not None and not self._open[0].fits(job):
+            self._close_chunk()
+        self.spool.append(entry_from_job(job, mark))
+        chunk = self._open[0] if self._open is not None else OpenChunk(self.spool.state.page_size)
+        if len(job.pages) < chunk.frames_max:
+            chunk.add(job)
+            self._open = (chunk, mark)
+
+    def _close_chunk(self) -> None:
+        if self._open is not None:
+            chunk, mark = self._open
+            self._open = None
+            if chunk.job_count > 1:
+                self.spool.append(entry_from_job(chunk.merged(), mark, supersedes=chunk.job_count))
+
+    def _seal_or_wait(self, sealed: Future[Sealed | None], *, final: bool) -> None:
+        self._seals_waiting.append(sealed)
+        if final or self.failure is not None or not self.spool.in_transaction:
+            self._settle_seals()
+
+    def _settle_seals(self) -> None:
+        """Seal, and answer all who asked for it: the first gets the segment."""
+        waiting, self._seals_waiting = self._seals_waiting, []
+        for each in waiting:
+            try:
+                each.set_result(self._seal_now())
+            except Exception as error:  # noqa: BLE001  whoever waits for the segment gets it
+                each.set_exception(error)
+
+    def _seal_now(self) -> Sealed | None:
+        if self.failure is not None:
+            return None
+        self._close_chunk()
+        sealed = self.spool.seal(self._clock.now_ms())
+        if sealed is not None:
+            self._oldest_s = None
+            self._full = False
+        return sealed
 
     def _tell(self, seen_s: float) -> None:
         """Wake the engine where its decision may change: the first commit, the size limit, a failure."""

@@ -73,12 +73,16 @@ class Capture:
         self._probe_since_s: float | None = None
 
     def finish(self) -> CleanEnd | None:
-        """Copy all that can be copied and end a hand-over; return what proves the end of the log, if anything does.
+        """Copy all that can be copied; return what proves the end of the log, if everything in it was captured.
 
-        The keeper is still held. Call it when the spool has everything.
+        Nothing more is captured. A keeper is still held. Call it when the spool has everything.
         """
-        if self.keeper.overlapping and not self._try_end_hand_over():
+        if not self.keeper.overlapping:
+            self.keeper.begin_next()
+        target = self.files.index()
+        if not self.reader.reached(target):
             return None
+        self.keeper.end_previous(target)
         self.keeper.passive()
         index = self.files.index()
         if not self.reader.reached(index) or (index.max_frame and index.backlog):

@@ -1,0 +1,169 @@
+"""What the keeper does next, as tables, and what it never does."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, strategies as st
+
+from walrep.core.checkpoint import (
+    CapturePolicy,
+    KeeperView,
+    Step,
+    TickView,
+    WriteLockAdvice,
+    next_passive_wait,
+    plan_tick,
+    plan_write_lock,
+)
+from walrep.core.wal import WalIndex
+
+POLICY = CapturePolicy()
+NOW, OTHER = (5, 6), (4, 6)
+
+
+def index(max_frame: int, backfilled: int = 0, salts: tuple[int, int] = NOW) -> WalIndex:
+    return WalIndex(max_frame, 9, (0, 0), salts, backfilled, 4096)
+
+
+def view(
+    seen: WalIndex,
+    keeper: tuple[int, bool] = (100, False),
+    *,
+    salts: tuple[int, int] = NOW,
+    idle_s: float = 0.0,
+    since_passive_s: float = 10.0,
+    since_write_lock_s: float = 10.0,
+    handed_over: bool = False,
+) -> TickView:
+    """Return what a tick sees; `keeper` is the frame at which it began, and whether it sits on READ-LOCK 0."""
+    return TickView(
+        index=seen,
+        keeper=KeeperView(salts, *keeper),
+        idle_s=idle_s,
+        since_passive_s=since_passive_s,
+        passive_wait_s=0.02,
+        since_write_lock_s=since_write_lock_s,
+        handed_over=handed_over,
+    )
+
+
+@pytest.mark.parametrize(
+    ("seen", "step"),
+    [
+        # No frames: nothing to protect.
+        (view(index(0)), Step.NOTHING),
+        (view(index(0), salts=OTHER), Step.NOTHING),
+        # 1. The log was restarted under the keeper.
+        (view(index(7), salts=OTHER), Step.PROBE),
+        (view(index(7, 7), (100, True), salts=OTHER), Step.PROBE),
+        (view(index(9000), salts=OTHER, handed_over=True), Step.PROBE),
+        # 2. All is copied: to READ-LOCK 0, once.
+        (view(index(100, 100)), Step.HAND_OVER),
+        (view(index(100, 100), (90, True)), Step.HAND_OVER),
+        (view(index(100, 100), (100, True)), Step.NOTHING),
+        (view(index(9000, 9000), (9000, True)), Step.NOTHING),
+        # 3. Frames since the keeper began, so that the app's checkpoints can copy them.
+        (view(index(101)), Step.HAND_OVER),
+        (view(index(101, 50)), Step.HAND_OVER),
+        (view(index(9000)), Step.HAND_OVER),
+        (view(index(101), (100, True)), Step.HAND_OVER),
+        # 4. A backlog, or quiet.
+        (view(index(100)), Step.NOTHING),
+        (view(index(100), idle_s=0.6), Step.PASSIVE),
+        (view(index(600), (600, False)), Step.PASSIVE),
+        (view(index(600, 200), (600, False)), Step.NOTHING),
+        (view(index(600), (600, False), since_passive_s=0.01), Step.NOTHING),
+        (view(index(101), idle_s=0.6, handed_over=True), Step.PASSIVE),
+        # 5. Writers that never pause.
+        (view(index(4001), (4001, False)), Step.WRITE_LOCK),
+        (view(index(4000), (4000, False)), Step.PASSIVE),
+        (view(index(4001), (4001, False), since_write_lock_s=0.1), Step.PASSIVE),
+        (view(index(4001), (3990, False), handed_over=True), Step.WRITE_LOCK),
+    ],
+)
+def test_the_next_step(seen: TickView, step: Step) -> None:
+    assert plan_tick(seen, POLICY) is step
+
+
+VIEWS = st.builds(
+    lambda frames, backfilled, keeper, settled, restarted, times, handed_over: view(
+        index(frames, min(frames, backfilled)),
+        (min(keeper, frames), settled),
+        salts=OTHER if restarted else NOW,
+        idle_s=times[0],
+        since_passive_s=times[1],
+        since_write_lock_s=times[2],
+        handed_over=handed_over,
+    ),
+    st.integers(0, 10000),
+    st.integers(0, 10000),
+    st.integers(0, 10000),
+    st.booleans(),
+    st.booleans(),
+    st.tuples(*[st.floats(0, 100)] * 3),
+    st.booleans(),
+)
+
+
+@given(VIEWS)
+def test_nothing_is_checkpointed_before_a_restart_was_probed(seen: TickView) -> None:
+    """INV-05: on READ-LOCK 0 of an older generation the only step is the probe."""
+    if seen.index.max_frame and seen.index.salts != seen.keeper.salts:
+        assert plan_tick(seen, POLICY) is Step.PROBE
+
+
+@given(VIEWS)
+def test_writers_are_never_stopped_before_the_keeper_is_handed_over(seen: TickView) -> None:
+    """INV-06: what a hand-over and a PASSIVE can do costs nobody anything, and comes first."""
+    if plan_tick(seen, POLICY) is Step.WRITE_LOCK:
+        assert seen.handed_over or (seen.keeper.max_frame == seen.index.max_frame and not seen.keeper.settled)
+        assert seen.index.max_frame > POLICY.wal_frames_max
+        assert seen.index.backlog > 0
+        assert seen.since_write_lock_s > POLICY.write_lock_interval_s
+
+
+@given(VIEWS)
+def test_a_tick_hands_over_for_new_frames_at_most_once(seen: TickView) -> None:
+    """Writers that never pause would be handed over for ever, and nothing would ever be copied."""
+    if seen.handed_over and seen.index.backlog:
+        assert plan_tick(seen, POLICY) is not Step.HAND_OVER
+
+
+@given(VIEWS)
+def test_a_database_at_rest_needs_nothing(seen: TickView) -> None:
+    settled = seen.keeper.settled and seen.keeper.max_frame == seen.index.max_frame
+    if seen.index.backlog == 0 and settled and seen.index.salts == seen.keeper.salts:
+        assert plan_tick(seen, POLICY) is Step.NOTHING
+
+
+@pytest.mark.parametrize(
+    ("backfilled", "keeper_frame", "max_frame", "rounds", "advice"),
+    [
+        (None, 5000, 5000, 0, WriteLockAdvice.STARVED),
+        (4999, 5000, 5000, 0, WriteLockAdvice.STARVED),
+        (0, 5000, 9000, 8, WriteLockAdvice.STARVED),
+        (5000, 5000, 5000, 0, WriteLockAdvice.TAKE),
+        (5000, 5000, 6500, 0, WriteLockAdvice.TAKE),
+        (5000, 5000, 6501, 0, WriteLockAdvice.CONVERGE),
+        (5000, 5000, 6501, 7, WriteLockAdvice.CONVERGE),
+        (5000, 5000, 6501, 8, WriteLockAdvice.TAKE),
+    ],
+)
+def test_the_write_lock_is_taken_only_where_it_helps(
+    backfilled: int | None, keeper_frame: int, max_frame: int, rounds: int, advice: WriteLockAdvice
+) -> None:
+    """INV-06: an older reader of the app in the way makes it useless."""
+    found = plan_write_lock(
+        backfilled=backfilled, keeper_frame=keeper_frame, index=index(max_frame), rounds=rounds, policy=POLICY
+    )
+    assert found is advice
+
+
+def test_a_passive_that_does_nothing_is_asked_for_less_and_less_often() -> None:
+    wait_s, waits = POLICY.passive_wait_min_s, []
+    for _ in range(8):
+        wait_s = next_passive_wait(wait_s, progress=False, policy=POLICY)
+        waits.append(wait_s)
+    assert waits == sorted(waits)
+    assert waits[-1] == POLICY.passive_wait_max_s
+    assert next_passive_wait(wait_s, progress=True, policy=POLICY) == POLICY.passive_wait_min_s

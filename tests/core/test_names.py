@@ -1,0 +1,85 @@
+"""Keys: what is built is parsed, the order of keys is the order of numbers, and junk is not a key of ours."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, strategies as st
+
+from walrep.core.names import SnapshotName, parse_segment_key, parse_snapshot_key, segment_key, snapshot_key
+from walrep.core.units import Seq, TimelineId, Txid, make_timeline_id
+from walrep.store.keys import check_key
+
+NUMBERS = st.integers(0, 10**16 - 1)
+NAMES = st.builds(
+    SnapshotName,
+    timeline=st.builds(make_timeline_id, st.integers(1, 99999), st.text("0123456789abcdef", min_size=16, max_size=16)),
+    txid=NUMBERS.map(Txid),
+    seen_ms=st.integers(0, 4_102_444_800_000),
+    seq=NUMBERS.map(Seq),
+)
+SNAPSHOT = "snapshots/00001-5f3a9c21/0000000000000012-20261121T093000123Z-0000000000000007-full"
+
+
+@given(NUMBERS, NUMBERS)
+def test_segment_keys_round_trip_and_sort_by_number(one: int, two: int) -> None:
+    assert parse_segment_key(segment_key(one)) == one
+    assert (segment_key(one) < segment_key(two)) == (one < two)
+    check_key(segment_key(one))
+
+
+@given(NAMES)
+def test_snapshot_keys_round_trip(name: SnapshotName) -> None:
+    assert parse_snapshot_key(snapshot_key(name)) == name
+    check_key(snapshot_key(name))
+
+
+@given(NAMES, NUMBERS)
+def test_the_snapshots_of_a_timeline_sort_by_transaction(name: SnapshotName, txid: int) -> None:
+    other = SnapshotName(timeline=name.timeline, txid=Txid(txid), seen_ms=0, seq=Seq(0))
+    if txid != name.txid:
+        assert (snapshot_key(other) < snapshot_key(name)) == (txid < name.txid)
+
+
+def test_a_snapshot_key_has_the_documented_form() -> None:
+    name = SnapshotName(timeline=TimelineId("00001-5f3a9c21"), txid=Txid(12), seen_ms=1_795_253_400_123, seq=Seq(7))
+    assert snapshot_key(name) == SNAPSHOT
+    assert parse_snapshot_key(SNAPSHOT) == name
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "",
+        "replica",
+        "segments/",
+        "segments/1",
+        "segments/00000000000000001",
+        "segments/000000000000000a",
+        "segments/0000000000000001.tmp",
+        "segments/0000000000000001\n",
+        "segments/000000000000000\u0661",
+        "a/segments/0000000000000001",
+        "packs/0000000000000001",
+    ],
+)
+def test_what_is_no_segment_key_is_none(key: str) -> None:
+    assert parse_segment_key(key) is None
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "",
+        SNAPSHOT + "x",
+        SNAPSHOT[:-5] + "-diff",
+        SNAPSHOT.replace("5f3a", "5F3A"),
+        SNAPSHOT.replace("20261121", "20261321"),
+        SNAPSHOT.replace("20261121", "20260230"),
+        SNAPSHOT.replace("T093000", "T093060"),
+        SNAPSHOT.replace("T093000", "T243000"),
+        SNAPSHOT.replace("123Z", "12\u0663Z"),
+        SNAPSHOT.replace("snapshots", "segments"),
+    ],
+)
+def test_what_is_no_snapshot_key_is_none(key: str) -> None:
+    assert parse_snapshot_key(key) is None
