@@ -7,33 +7,37 @@ from __future__ import annotations
 
 import asyncio
 import platform
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, tzinfo
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from random import SystemRandom
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+import msgspec
 import zstandard
 
 import walrep
 from walrep.clock import Clock, SystemClock
 from walrep.core.events import Report
 from walrep.core.history import History
+from walrep.core.units import parse_bookmark
 from walrep.disk.atomic import map_os_errors
 from walrep.engine import inspect
 from walrep.engine.detach import DetachOutcome, detach as run_detach
 from walrep.engine.fetch import read_history
 from walrep.engine.inspect import DumpRecord
+from walrep.engine.lineage import read_replica_info
 from walrep.engine.parts import OpenedStore
+from walrep.engine.restored import note_restored, position_before
 from walrep.engine.restorer import Progress, RestoreOutcome, RestoreRequest, restore as run_restore
 from walrep.engine.settings import ReplicateSettings, default_state_dir
 from walrep.engine.supervisor import Supervisor
 from walrep.errors import UsageError, WalrepError
 from walrep.runner import ThreadRunner
+from walrep.sqlite.keeper import engine_version
 from walrep.store.base import Store
 from walrep.store.local import LocalStore
 from walrep.store.observe import ObservedStore
@@ -59,7 +63,6 @@ _DETACH_WAIT_S = 60.0
 """Longer than the default shutdown deadline: the walrep that runs drains first."""
 
 _LOCAL_TIME = Path("/etc/localtime")
-_SQLITE_VERSION = "import apsw; print(apsw.sqlite_lib_version())"
 _TIME_ZONE_HINT = "set TZ to a name such as Europe/Berlin, or unset it"
 
 
@@ -101,9 +104,24 @@ async def is_replica(url: str, *, clock: Clock) -> bool:
 
 
 async def restore(url: str, request: RestoreRequest, *, clock: Clock, progress: Progress) -> RestoreOutcome:
-    """Restore a database from the replica; see `walrep.engine.restorer.restore` for what it raises."""
+    """Restore a database from the replica; see `walrep.engine.restorer.restore` for what it raises.
+
+    Over a database that walrep protected, the outcome tells the bookmark of what was replaced.
+    """
+    state_dir = default_state_dir(request.output)
     async with _opened(url, clock) as (store, runner):
-        return await run_restore(store, request, clock=clock, runner=runner, progress=progress)
+        info = await read_replica_info(store) if state_dir.is_dir() else None
+        undo = None if info is None else await runner.run(partial(position_before, state_dir, info.replica))
+        outcome = await run_restore(
+            store,
+            msgspec.structs.replace(request, undo=None if undo is None else str(undo)),
+            clock=clock,
+            runner=runner,
+            progress=progress,
+        )
+        if undo is not None and outcome.written:
+            await runner.run(partial(note_restored, state_dir, parse_bookmark(outcome.bookmark)))
+        return outcome
 
 
 async def read_replica(url: str, *, clock: Clock) -> History:
@@ -150,7 +168,7 @@ def versions() -> dict[str, str]:
     return {
         "walrep": walrep.__version__,
         "apsw": metadata.version("apsw"),
-        "sqlite": _sqlite_version(),
+        "sqlite": engine_version(),
         "zstd": ".".join(map(str, zstandard.ZSTD_VERSION)),
         "python": platform.python_version(),
     }
@@ -186,10 +204,3 @@ def _zone_name(local_time: Path) -> str | None:
     """Return `Europe/Berlin` for a link into the time zone database."""
     _, found, name = str(local_time.resolve()).partition("/zoneinfo/")
     return name if found else None
-
-
-def _sqlite_version() -> str:
-    """Ask the SQLite that apsw brings, in a process of its own: only `walrep.sqlite` imports apsw in this one."""
-    command = [sys.executable, "-c", _SQLITE_VERSION]
-    run = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - the interpreter itself
-    return run.stdout.strip()

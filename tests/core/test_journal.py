@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 import msgspec
 import numpy as np
@@ -19,17 +20,13 @@ from walrep.errors import CorruptObject
 MARK = CaptureMark((1, 2), 3, (4, 5))
 
 
-def make_entry(pgnos: list[int], hashes: list[int], cuts: list[tuple[int, int]], pages_after: int) -> JournalEntry:
-    return JournalEntry(
-        mark=MARK,
-        txid_after=1,
-        checksum_after=0,
-        pages_after=pages_after,
-        ends_transaction=True,
-        commit_count=1,
-        first_looked_ms=0,
-        first_seen_ms=0,
-        last_seen_ms=0,
+def make_entry(
+    pgnos: Sequence[int], hashes: Sequence[int], cuts: list[tuple[int, int]], pages_after: int
+) -> JournalEntry:
+    """Return an entry that gives pages new hashes, and drops pages at some places."""
+    table = ChunkTable(0, [1], bytes([FLAG_COMMIT]), [Commit(pages_after, 5, 1000, 900)])
+    return msgspec.structs.replace(
+        entry_from_job(ChunkJob(table, [7], [], [], [bytes(512)], 5, pages_after), MARK),
         pgnos=np.array(pgnos, "<u4").tobytes(),
         hashes=np.array(hashes, "<u8").tobytes(),
         cuts=cuts,

@@ -35,6 +35,8 @@ FOOTER = SegmentFooter(
     first_looked_ms=990,
     first_seen_ms=1000,
     last_seen_ms=1500,
+    earliest_seen_ms=1000,
+    latest_seen_ms=1500,
     chunk_count=2,
     frame_count=3,
 )

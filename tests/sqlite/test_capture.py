@@ -27,6 +27,11 @@ def live(tmp_path: Path) -> Iterator[LiveDatabase]:
     database.close()
 
 
+def overlaps(live: LiveDatabase) -> bool:
+    """Whether two keepers are held."""
+    return live.capture.keeper.overlapping
+
+
 def append_to_wal(path: Path, content: bytes, offset: int) -> None:
     """Write into the -wal as a program that died half-way, or an old engine, leaves it."""
     with open(f"{path}-wal", "r+b") as wal:
@@ -217,11 +222,11 @@ def test_the_previous_keeper_stays_until_the_spool_has_everything(live: LiveData
     live.commit("insert into t(k) values(1)")
     live.tick()
     live.tick()
-    assert live.capture.keeper.overlapping
+    assert overlaps(live)
     live.checkpoint(TRUNCATE)
     sink.catch_up()
     live.tick()
-    assert not live.capture.keeper.overlapping
+    assert not overlaps(live)
     assert sink.images == live.expected
 
 

@@ -130,6 +130,7 @@ class Timeline(msgspec.Struct, frozen=True, kw_only=True):
     parent: Position | None
     begin_seq: Seq | None
     begin_ms: int
+    looked_ms: int | None
     tip_txid: Txid
     segments: tuple[Segment, ...]
     snapshots: tuple[Snapshot, ...]
@@ -254,6 +255,7 @@ def _timeline(
         parent=opening.parent if opening else None,
         begin_seq=start.seq if start else None,
         begin_ms=begin_ms,
+        looked_ms=opening.looked_ms if opening else None,
         tip_txid=max(
             [segment.footer.txid_after for segment in segments] + [snapshot.name.txid for snapshot in snapshots],
         ),

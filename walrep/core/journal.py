@@ -34,6 +34,8 @@ class JournalEntry(msgspec.Struct, frozen=True, array_like=True):
     first_looked_ms: int
     first_seen_ms: int
     last_seen_ms: int
+    earliest_seen_ms: int
+    latest_seen_ms: int
     pgnos: bytes
     hashes: bytes
     cuts: list[tuple[int, int]]
@@ -56,6 +58,8 @@ def entry_from_job(job: ChunkJob, mark: CaptureMark, *, supersedes: int = 0) -> 
         first_looked_ms=commits[0].looked_ms if commits else 0,
         first_seen_ms=commits[0].seen_ms if commits else 0,
         last_seen_ms=commits[-1].seen_ms if commits else 0,
+        earliest_seen_ms=min((commit.seen_ms for commit in commits), default=0),
+        latest_seen_ms=max((commit.seen_ms for commit in commits), default=0),
         pgnos=np.array(table.pgnos, "<u4").tobytes(),
         hashes=np.array(job.hashes, "<u8").tobytes(),
         cuts=job.cuts,

@@ -7,12 +7,11 @@ the last transaction with seen <= T, unless
   stopped, or slow): that transaction may have been committed before T or after;
 - a transaction seen after T is followed by one seen at or before T: the clock stepped, and T came twice.
 
-Both are *ambiguous*. A timeline begins when its base was seen. When walrep had last looked before that is not
-recorded, so the sighting of the transaction before stands for it.
+Both are *ambiguous*. A timeline begins when its base was seen; where it does not tell when walrep had last looked
+before that, the sighting of the transaction before stands for it.
 
-A segment's footer tells its first and its last transaction, which is enough unless T falls between the two; only then
-is its own record needed. A clock that stepped there and back again between two transactions of one segment, whose
-ends look in order and on one side of T, goes unnoticed.
+A segment's footer tells its first and its last transaction and the bounds of when all were seen, which is enough unless
+T falls between the two, or the clock stepped within the segment; only then is its own record needed.
 """
 
 from __future__ import annotations
@@ -129,12 +128,12 @@ def _after_the_last(last: Moment, ms: int) -> tuple[str, ...]:
 
 def _straddles(segment: Segment, ms: int) -> bool:
     footer = segment.footer
-    in_order = footer.first_seen_ms <= footer.last_seen_ms
-    return not in_order or (footer.first_seen_ms <= ms) != (footer.last_seen_ms <= ms)
+    in_order = (footer.first_seen_ms, footer.last_seen_ms) == (footer.earliest_seen_ms, footer.latest_seen_ms)
+    return not in_order or footer.first_seen_ms <= ms < footer.last_seen_ms
 
 
 def _timeline_moments(timeline: Timeline, known: Mapping[str, Sequence[Commit]]) -> list[Moment]:
-    seen: list[tuple[Txid, int, int | None]] = [(Txid(0), timeline.begin_ms, None)]
+    seen: list[tuple[Txid, int, int | None]] = [(Txid(0), timeline.begin_ms, timeline.looked_ms)]
     seen += [(each.first_txid, each.first_seen_ms, None) for each in timeline.ranges if each.first_txid]
     for segment in timeline.segments:
         if segment.transaction_count:

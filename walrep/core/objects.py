@@ -44,10 +44,14 @@ class ReplicaInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TimelineStart(msgspec.Struct, frozen=True, kw_only=True):
-    """Why a timeline began, and the position of its parent that it left, if it had one."""
+    """Why a timeline began, and the position of its parent that it left, if it had one.
+
+    `looked_ms` is when walrep had last looked, and found nothing new, before it lost continuity.
+    """
 
     reason: str
     parent: Position | None = None
+    looked_ms: int | None = None
 
 
 class SegmentHeader(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -66,7 +70,10 @@ class SegmentHeader(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
 
 class SegmentFooter(msgspec.Struct, frozen=True, kw_only=True):
-    """The state after a segment. `first_looked_ms` is when walrep had last looked before the first commit was seen."""
+    """The state after a segment. `first_looked_ms` is when walrep had last looked before the first commit was seen.
+
+    `earliest_seen_ms` and `latest_seen_ms` bound when its commits were seen: a clock can step between two of them.
+    """
 
     txid_after: Txid
     checksum_after: int
@@ -74,6 +81,8 @@ class SegmentFooter(msgspec.Struct, frozen=True, kw_only=True):
     first_looked_ms: int
     first_seen_ms: int
     last_seen_ms: int
+    earliest_seen_ms: int
+    latest_seen_ms: int
     chunk_count: int
     frame_count: int
 

@@ -40,7 +40,8 @@ class LocalState(msgspec.Struct, frozen=True, kw_only=True):
 
     `timeline` is None until the timeline's base snapshot is complete on local disk; until then `parent` is the position
     that the timeline before it left. `txid` to `mark` describe the state after segment `next_seq - 1`; the open journal
-    may be ahead of it.
+    may be ahead of it. `restored` is the position to which the database was restored since, which then is the parent of
+    the timeline to begin.
     """
 
     format: int
@@ -50,6 +51,7 @@ class LocalState(msgspec.Struct, frozen=True, kw_only=True):
     timeline_number: int = 0
     timeline: TimelineId | None = None
     parent: Position | None = None
+    restored: Position | None = None
     next_seq: Seq = Seq(1)
     page_size: int = 0
     txid: Txid = Txid(0)

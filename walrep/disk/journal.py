@@ -30,6 +30,8 @@ class SegmentTotals(msgspec.Struct):
     first_looked_ms: int = 0
     first_seen_ms: int = 0
     last_seen_ms: int = 0
+    earliest_seen_ms: int = 0
+    latest_seen_ms: int = 0
     last: JournalEntry | None = None
 
     def add(self, entry: JournalEntry) -> None:
@@ -37,6 +39,9 @@ class SegmentTotals(msgspec.Struct):
         if entry.commit_count:
             if not self.commit_count:
                 self.first_looked_ms, self.first_seen_ms = entry.first_looked_ms, entry.first_seen_ms
+                self.earliest_seen_ms = self.latest_seen_ms = entry.first_seen_ms
+            self.earliest_seen_ms = min(self.earliest_seen_ms, entry.earliest_seen_ms)
+            self.latest_seen_ms = max(self.latest_seen_ms, entry.latest_seen_ms)
             self.last_seen_ms = entry.last_seen_ms
         self.chunk_count += 1 - entry.supersedes
         if not entry.supersedes:
@@ -55,6 +60,8 @@ class SegmentTotals(msgspec.Struct):
             first_looked_ms=self.first_looked_ms,
             first_seen_ms=self.first_seen_ms,
             last_seen_ms=self.last_seen_ms,
+            earliest_seen_ms=self.earliest_seen_ms,
+            latest_seen_ms=self.latest_seen_ms,
             chunk_count=self.chunk_count,
             frame_count=self.frame_count,
         )

@@ -71,7 +71,8 @@ class Spool:
         self._cache = directory.path / "cache"
         self._journal = Journal(directory.path)
         with map_os_errors(f"use {directory.path}"):
-            for folder in (self._outbox, self._cache):
+            remove_temporaries(directory.path, modified_before_ms=1 << 62)
+            for folder in (directory.path, self._outbox, self._cache):
                 folder.mkdir(mode=0o700, exist_ok=True)
                 remove_temporaries(folder, modified_before_ms=1 << 62)
             self._discard_unsaved()
@@ -196,6 +197,8 @@ class Spool:
             first_looked_ms=created_ms,
             first_seen_ms=created_ms,
             last_seen_ms=created_ms,
+            earliest_seen_ms=created_ms,
+            latest_seen_ms=created_ms,
             chunk_count=0,
             frame_count=0,
         )

@@ -126,7 +126,8 @@ class Replicator:
     # -- timelines --------------------------------------------------------------------------------------------------
 
     async def _timelines(self, shipper: Shipper, spool: Spool) -> None:
-        wait, reason = self._settings.wait, ""
+        restored = spool.state.restored
+        wait, reason = self._settings.wait, f"the database was restored to {restored}" if restored else ""
         while not self._quit.is_set():
             capture = await self._attacher.attach(spool.state, wait=wait, stop=self._quit)
             if capture is None:

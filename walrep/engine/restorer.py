@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -26,8 +26,9 @@ from walrep.disk.atomic import fsync_directory, map_os_errors, publish, temporar
 from walrep.engine.apply import BlockBatch, SegmentApplier, SnapshotLoader, naming
 from walrep.engine.fetch import Part, ReplicaReader, task_group
 from walrep.engine.pagefile import CACHE_BYTES_MAX, PageFile, require_room
-from walrep.errors import InvariantViolated, ObjectNotFound, RestoreMismatch, UsageError
+from walrep.errors import InvariantViolated, NotADatabase, ObjectNotFound, RestoreMismatch, UsageError
 from walrep.runner import Runner
+from walrep.sqlite.settle import settle_database
 from walrep.sqlite.target import (
     Check,
     adopt_ownership,
@@ -331,6 +332,9 @@ def _put_in_place(pages: PageFile, output: Path, *, force: bool) -> tuple[str, .
     notices = adopt_ownership(pages.path, output)
     refuse_existing(output, force=force)
     refuse_live(output)
+    # What is replaced keeps its last transactions, should this be the last thing that happens.
+    with suppress(NotADatabase):
+        settle_database(output)
     if remove_sidecars(output):
         # Durably, before the rename: see remove_sidecars.
         fsync_directory(output.parent)

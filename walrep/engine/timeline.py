@@ -40,9 +40,9 @@ async def begin_timeline(
     reason, abandoned = ending
     spool = spooler.spool
     state = spool.state
-    parent = state.position() or state.parent
+    parent = state.restored or state.position() or state.parent
     timeline = make_timeline_id(state.timeline_number + 1, state.writer.nonce)
-    start = TimelineStart(reason=reason, parent=parent)
+    start = TimelineStart(reason=reason, parent=parent, looked_ms=state.looked_ms or None)
     page_size, now_ms = capture.files.page_size, parts.clock.now_ms()
     shipper.add(await shipper.on_worker(partial(spool.open_timeline, timeline, start, page_size, now_ms)))
     parts.report(
@@ -111,6 +111,7 @@ def _state_after(state: LocalState, capture: Capture, base: BaseCopy) -> LocalSt
         state,
         timeline=header.timeline,
         parent=None,
+        restored=None,
         page_size=header.page_size,
         txid=Txid(0),
         checksum=Checksum(footer.checksum if footer else 0),

@@ -19,9 +19,14 @@ from walrep.core.wal import WalIndex
 from walrep.errors import DatabaseBusy, DatabaseInUse, NotADatabase, NotWalMode, UsageError, check
 from walrep.sqlite.walfile import WalFiles
 
-__all__ = ["Keeper", "check_engine"]
+__all__ = ["Keeper", "check_engine", "engine_version"]
 
 _ENGINE_FLOOR = (3, 51, 3)
+
+
+def engine_version() -> str:
+    """Return the version of the SQLite that apsw brings."""
+    return apsw.sqlite_lib_version()
 
 
 def check_engine() -> None:

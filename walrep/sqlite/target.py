@@ -136,8 +136,8 @@ def remove_sidecars(path: Path) -> tuple[str, ...]:
 
     Call it before the new database takes the name. SQLite pairs a database with the -wal or -journal of its name by
     the name alone: a crash between the rename and a later removal would leave the new database with the old log, and
-    the next connection would replay the one into the other. The other way round a crash leaves the old database
-    without its log, which loses only the tail of what was about to be replaced.
+    the next connection would replay the one into the other. Have SQLite copy the old log into the old database before,
+    if it can: then a crash in between costs nothing.
     """
     removed = []
     for each in _sidecars(path):

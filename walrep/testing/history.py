@@ -252,6 +252,8 @@ class HistoryBuilder:
             first_looked_ms=commits[0].looked_ms if commits else 0,
             first_seen_ms=commits[0].seen_ms if commits else 0,
             last_seen_ms=commits[-1].seen_ms if commits else 0,
+            earliest_seen_ms=min((commit.seen_ms for commit in commits), default=0),
+            latest_seen_ms=max((commit.seen_ms for commit in commits), default=0),
             chunk_count=len(blocks),
             frame_count=len(self._frames),
         )
