@@ -13,7 +13,7 @@ from walrep.core.state import STATE_FORMAT, LocalState
 from walrep.core.units import Seq, make_timeline_id
 from walrep.disk.spool import Spool
 from walrep.disk.state import StateDirectory
-from walrep.engine.spooler import Spooler
+from walrep.engine.spooler import Spooler, SpoolerLimits
 from walrep.engine.timeline import _state_after
 from walrep.sqlite.base import BaseCopy
 from walrep.sqlite.capture import Capture
@@ -40,9 +40,9 @@ class Rig:
             self.spool,
             worker,
             clock=self.clock,
-            queue_bytes_max=QUEUE_BYTES_MAX,
-            segment_bytes_max=1 << 40,
+            limits=SpoolerLimits(queue_bytes_max=QUEUE_BYTES_MAX, segment_bytes_max=1 << 40),
             changed=self.room.set,
+            failed=lambda _error: self.room.set(),
         )
         self._begin_timeline(writer)
 

@@ -52,7 +52,9 @@ def run_scenario(name: str, folder: Path, *, seed: int, seconds: float, restores
     problems = record.problems = []
     try:
         scenario.play(stage)
-        if stage.walrep.running():
+        if not stage.walrep.running():
+            problems.append(f"walrep ended by itself with exit code {stage.walrep.process.returncode}")
+        else:
             stage.stop_walrep()
     except Exception:
         problems.append(f"the scenario failed:\n{traceback.format_exc()}")

@@ -95,6 +95,11 @@ class Spool:
         """Bytes that the store has not acknowledged, the open segment included."""
         return self._outbox_bytes + self.pending_bytes
 
+    @property
+    def sealed_bytes(self) -> int:
+        """Bytes of sealed segments and bases that the store has not acknowledged."""
+        return self._outbox_bytes
+
     def outbox(self) -> list[OutboxItem]:
         """Return what waits for the store, in the order in which it must go."""
         items = []
@@ -107,16 +112,18 @@ class Spool:
     def recover(self) -> Recovered | None:
         """Rebuild the position and the hash array from disk and go on with the journal; None if they do not agree."""
         state = self.state
-        hashes = self.hash_store.load()
-        mark = state.mark
-        if state.timeline is None or hashes is None or mark is None:
+        if state.timeline is None:
             return None
-        txid = int(state.txid)
+        hashes, mark, txid = self.hash_store.load(), state.mark, int(state.txid)
         checksum, page_count = int(state.checksum), state.page_count
+        # Also without a hash array: what the journal holds can be sealed, and is not lost.
         for entry in self._journal.recover(state.next_seq):
-            apply_entry(hashes, entry)
+            if hashes is not None:
+                apply_entry(hashes, entry)
             mark, txid = entry.mark, entry.txid_after
             checksum, page_count = entry.checksum_after, entry.pages_after
+        if hashes is None or mark is None:
+            return None
         hashes.commit(page_count)
         hashes.rebuild()
         if hashes.checksum != checksum:

@@ -37,10 +37,11 @@ class Attacher:
         path, mountinfo, enable_wal = self._settings.path, self._parts.mountinfo, self._settings.enable_wal
         await self._parts.runner.run(partial(check_database_file, path, mountinfo=mountinfo, enable_wal=enable_wal))
 
-    async def attach(self, state: LocalState, *, wait: bool, stop: asyncio.Event) -> Capture | None:
+    async def attach(self, state: LocalState, *, again: bool, stop: asyncio.Event) -> Capture | None:
         """Return the database with a keeper held; None when `stop` came first.
 
-        With `wait`, what may come right by itself (no file, an empty one, a lock, a stale -wal) is waited for.
+        What may come right by itself is waited for: a stale -wal; with the setting `wait` no file, or an empty one;
+        `again`, after it was protected in this run, everything, because somebody is at work on it.
 
         Raises:
             DatabaseError: it cannot be protected.
@@ -53,7 +54,7 @@ class Attacher:
                 try:
                     return await self._open(state)
                 except DatabaseError as error:
-                    if not self._may_pass(error, wait=wait):
+                    if not again and not self._may_pass(error):
                         raise
                     self._tell(error)
                 appeared.clear()
@@ -113,11 +114,11 @@ class Attacher:
         self._told = ""
         return capture
 
-    def _may_pass(self, error: DatabaseError, *, wait: bool) -> bool:
+    def _may_pass(self, error: DatabaseError) -> bool:
         if isinstance(error, DatabaseBusy | DatabaseReplaced):
             return True
         empty = isinstance(error, NotADatabase) and self._settings.path.is_file() and not _size(self._settings.path)
-        return wait and (empty or isinstance(error, DatabaseMissing))
+        return self._settings.wait and (empty or isinstance(error, DatabaseMissing))
 
     def _tell(self, error: DatabaseError) -> None:
         """Report why nothing is attached, once for each reason."""

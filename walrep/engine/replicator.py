@@ -20,7 +20,7 @@ from walrep.engine.lineage import check_store, claim_replica
 from walrep.engine.parts import EngineParts, OpenedStore
 from walrep.engine.settings import DatabaseSettings
 from walrep.engine.shipping import Shipper
-from walrep.engine.spooler import Spooler
+from walrep.engine.spooler import Spooler, SpoolerLimits
 from walrep.engine.timeline import begin_timeline
 from walrep.engine.waiting import wait_for_event
 from walrep.errors import CaptureBroken, DatabaseReplaced, NotDurable, SpoolFull, WalrepError
@@ -50,6 +50,7 @@ class Replicator:
         self._broken: Exception | None = None
         self._drain_until_s: float | None = None
         self._retry_told = ""
+        self._retried = False
 
     async def run(self, stop: asyncio.Event) -> None:
         """Protect the database until `stop`, or until a detach is asked for.
@@ -127,29 +128,40 @@ class Replicator:
 
     async def _timelines(self, shipper: Shipper, spool: Spool) -> None:
         restored = spool.state.restored
-        wait, reason = self._settings.wait, f"the database was restored to {restored}" if restored else ""
+        reason = f"the database was restored to {restored}" if restored else ""
         while not self._quit.is_set():
-            capture = await self._attacher.attach(spool.state, wait=wait, stop=self._quit)
+            capture = await self._attacher.attach(spool.state, again=self._retried, stop=self._quit)
             if capture is None:
                 return
             spooler = self._new_spooler(spool, shipper)
             try:
                 if await self._go_on(capture, shipper, spooler, reason):
                     await self._ended.wait()
+            except SpoolFull as error:
+                if not self._retried:
+                    raise
+                self._break(error)
+            except asyncio.CancelledError:
+                # Something else has failed: there is nobody left to wait for.
+                self._drain_until_s = self._parts.clock.monotonic_s()
+                raise
             finally:
                 await self._release(capture, shipper, spooler)
             if self._broken is not None:
                 reason = await self._after_break(self._broken, spool)
-            wait = True
+            self._retried = True
 
     def _new_spooler(self, spool: Spool, shipper: Shipper) -> Spooler:
         return Spooler(
             spool,
             self._parts.worker,
             clock=self._parts.clock,
-            queue_bytes_max=self._parts.queue_bytes_max,
-            segment_bytes_max=self._settings.flush.segment_bytes_max,
+            limits=SpoolerLimits(
+                queue_bytes_max=self._parts.queue_bytes_max,
+                segment_bytes_max=self._settings.flush.segment_bytes_max,
+            ),
             changed=partial(self._call_soon, shipper.changed.set),
+            failed=self._break_soon,
         )
 
     async def _go_on(self, capture: Capture, shipper: Shipper, spooler: Spooler, must_begin: str) -> bool:
@@ -163,6 +175,9 @@ class Replicator:
             if plan.kind is not ResumeKind.BROKEN:
                 await shipper.on_worker(partial(spool.update, wal_inode=capture.files.wal_inode, clean_end=None))
                 spooler.note_recovered()
+                if self._retried:
+                    # What filled the outbox goes out before more is captured.
+                    await shipper.seal("resume", final=False)
                 await captures.run(partial(self._begin_sweeping, capture, spooler))
                 return True
             reason = plan.reason
@@ -178,14 +193,18 @@ class Replicator:
 
     def _begin_sweeping(self, capture: Capture, spooler: Spooler | None) -> None:
         capture.reader.sink = spooler
-        self._parts.captures.add(capture, lambda error: self._call_soon(partial(self._break, error)))
+        self._parts.captures.add(capture, self._break_soon)
 
     def _call_soon(self, call: Callable[[], None]) -> None:
         """Have the event loop make a call; from any thread."""
         self._loop.call_soon_threadsafe(call)
 
+    def _break_soon(self, error: Exception) -> None:
+        """End the timeline; from any thread."""
+        self._call_soon(partial(self._break, error))
+
     def _break(self, error: Exception) -> None:
-        self._broken = error
+        self._broken = self._broken or error
         self._ended.set()
 
     async def _release(self, capture: Capture, shipper: Shipper, spooler: Spooler) -> None:
@@ -234,7 +253,7 @@ class Replicator:
             return str(error)
         while isinstance(error, SpoolFull) and not self._quit.is_set():
             await wait_for_event(self._quit, _LOOK_AGAIN_S)
-            if spool.outbox_bytes <= _OUTBOX_REST * self._settings.spool.outbox_bytes_max:
+            if spool.sealed_bytes <= _OUTBOX_REST * self._settings.spool.outbox_bytes_max:
                 break
         return ""
 

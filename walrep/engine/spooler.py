@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from contextlib import suppress
 
 import msgspec
 
@@ -18,8 +19,9 @@ from walrep.core.journal import entry_from_job
 from walrep.core.merge import OpenChunk
 from walrep.core.state import CaptureMark
 from walrep.disk.spool import Sealed, Spool
+from walrep.errors import SpoolError, SpoolFull
 
-__all__ = ["PendingCommits", "Spooler"]
+__all__ = ["PendingCommits", "Spooler", "SpoolerLimits"]
 
 
 class PendingCommits(msgspec.Struct, frozen=True):
@@ -27,6 +29,13 @@ class PendingCommits(msgspec.Struct, frozen=True):
 
     bytes: int
     oldest_s: float | None
+
+
+class SpoolerLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """Bytes of pages that may wait for compression, and bytes at which a segment is full."""
+
+    queue_bytes_max: int
+    segment_bytes_max: int
 
 
 class Spooler:
@@ -38,18 +47,18 @@ class Spooler:
         worker: Executor,
         *,
         clock: Clock,
-        queue_bytes_max: int,
-        segment_bytes_max: int,
+        limits: SpoolerLimits,
         changed: Callable[[], None],
+        failed: Callable[[Exception], None],
     ) -> None:
         self.spool = spool
         self.failure: Exception | None = None
         """What the worker met; nothing is taken after it."""
         self._worker = worker
         self._clock = clock
-        self._queue_bytes_max = queue_bytes_max
-        self._segment_bytes_max = segment_bytes_max
+        self._limits = limits
         self._changed = changed
+        self._failed = failed
         self._guard = threading.Lock()
         self._queued_bytes = 0
         self._spooled_frames = 0
@@ -65,7 +74,7 @@ class Spooler:
 
     def room_bytes(self) -> int:
         """Return how many more bytes of pages the queue takes now."""
-        return self._queue_bytes_max - self._queued_bytes
+        return self._limits.queue_bytes_max - self._queued_bytes
 
     def pending(self) -> PendingCommits:
         """Return what the open segment holds."""
@@ -111,7 +120,7 @@ class Spooler:
             if not self.spool.in_transaction:
                 self._settle_seals()
         except Exception as error:  # noqa: BLE001  told to capture at the next put, whatever it is
-            self.failure = error
+            self._fail(error)
             self._settle_seals()
         finally:
             with self._guard:
@@ -133,12 +142,18 @@ class Spooler:
             chunk, mark = self._open
             self._open = None
             if chunk.job_count > 1:
-                self.spool.append(entry_from_job(chunk.merged(), mark, supersedes=chunk.job_count))
+                # Where there is no room for the merged chunk, the small ones are as good.
+                with suppress(SpoolFull):
+                    self.spool.append(entry_from_job(chunk.merged(), mark, supersedes=chunk.job_count))
 
     def _seal_or_wait(self, sealed: Future[Sealed | None], *, final: bool) -> None:
         self._seals_waiting.append(sealed)
         if final or self.failure is not None or not self.spool.in_transaction:
             self._settle_seals()
+
+    def _fail(self, error: Exception) -> None:
+        self.failure = error
+        self._failed(error)
 
     def _settle_seals(self) -> None:
         """Seal, and answer all who asked for it: the first gets the segment."""
@@ -153,7 +168,11 @@ class Spooler:
         if self.failure is not None:
             return None
         self._close_chunk()
-        sealed = self.spool.seal(self._clock.now_ms())
+        try:
+            sealed = self.spool.seal(self._clock.now_ms())
+        except SpoolError as error:
+            self._fail(error)
+            return None
         if sealed is not None:
             self._oldest_s = None
             self._full = False
@@ -162,7 +181,7 @@ class Spooler:
     def _tell(self, seen_s: float) -> None:
         """Wake the engine where its decision may change: the first commit, the size limit, a failure."""
         first = self._oldest_s is None and self.spool.totals.commit_count > 0
-        full = not self._full and self.spool.pending_bytes >= self._segment_bytes_max
+        full = not self._full and self.spool.pending_bytes >= self._limits.segment_bytes_max
         if first:
             self._oldest_s = seen_s
         self._full = self._full or full

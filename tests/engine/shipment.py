@@ -1,0 +1,163 @@
+"""A shipper on a real spool, in virtual time and inline, with a store that a test can make fail, or hold back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Executor, Future
+from contextlib import asynccontextmanager
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from tests.disk.spooling import SpoolRig, mark_after
+from walrep.core.checkpoint import CapturePolicy
+from walrep.core.events import Event
+from walrep.core.flush import FlushPolicy
+from walrep.core.objects import Writer
+from walrep.engine.captures import CaptureThread
+from walrep.engine.parts import EngineParts, OpenedStore
+from walrep.engine.settings import DatabaseSettings, SpoolLimits
+from walrep.engine.shipping import Shipper
+from walrep.engine.spooler import Spooler
+from walrep.engine.watcher import DirectoryWatcher
+from walrep.errors import StoreUnavailable
+from walrep.runner import InlineRunner
+from walrep.store.memory import MemoryStore
+from walrep.store.observe import RequestCounts
+from walrep.store.retry import RetryingStore, RetryPolicy
+from walrep.testing.clock import SimClock
+from walrep.testing.faults import Call, Fault, FaultyStore
+from walrep.testing.replay import ReplayedState, list_timelines, replay
+
+__all__ = ["InlineExecutor", "RecordedFaults", "Shipment", "images_in"]
+
+
+class InlineExecutor(Executor):
+    """Runs what is submitted at once."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:  # noqa: ANN401  as its base
+        """Run a call."""
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except BaseException as error:  # noqa: BLE001  the future has it, as in any executor
+            future.set_exception(error)
+        return future
+
+
+class RecordedFaults:
+    """Records every request; while `down` all fail before their effect, and some fail as they are told."""
+
+    def __init__(self, *faults: Fault) -> None:
+        self.calls: list[Call] = []
+        self.down = False
+        self.faults = list(faults)
+
+    def fault_for(self, call: Call) -> Fault | None:
+        """Return what strikes this call."""
+        self.calls.append(call)
+        if self.down:
+            return Fault(error=lambda: StoreUnavailable("the store is down"))
+        for fault in self.faults:
+            if fault.verb in (None, call.verb) and call.number == fault.number:
+                return fault
+        return None
+
+    def keys(self) -> list[str]:
+        """Return the keys that were put, with what they are, without what differs between runs."""
+        return [call.key.split("/")[0] + "/" + call.key[-16:][-4:] for call in self.calls if call.verb == "put"]
+
+
+class Shipment:
+    """Everything that one shipper needs; time is simulated, threads are not used."""
+
+    def __init__(self, path: Path, faults: RecordedFaults, *, flush: FlushPolicy | None = None) -> None:
+        self.clock = SimClock()
+        self.faults = faults
+        self.memory = MemoryStore(clock=self.clock)
+        self.rig = SpoolRig(path)
+        self.events: list[Event] = []
+        self.settings = DatabaseSettings(
+            path=Path("/app.db"), url="memory", state_dir=path, flush=flush or FlushPolicy(), spool=SpoolLimits()
+        )
+        self.parts = EngineParts(
+            clock=self.clock,
+            report=self.events.append,
+            open_store=lambda _url, _notify: self.opened(),
+            captures=CaptureThread(self.clock),
+            watcher=DirectoryWatcher(),
+            worker=InlineExecutor(),
+            runner=InlineRunner(),
+            capture_policy=CapturePolicy(),
+            mountinfo="",
+            new_writer=lambda: Writer(nonce="0"),
+        )
+        self.failures: list[Exception] = []
+        self._frames = 0
+
+    def opened(self) -> OpenedStore:
+        """Return the store with its faults, inside retries."""
+        retrying = RetryingStore(
+            FaultyStore(self.memory, self.faults), self.clock, RetryPolicy(), Random(1), lambda _error, _delay_s: None
+        )
+        return OpenedStore(store=retrying, upload_p95_s=lambda: 0.0, counts=RequestCounts)
+
+    @asynccontextmanager
+    async def shipping(self) -> AsyncIterator[tuple[Shipper, Spooler]]:
+        """Run a shipper's loops; what they raise ends the body."""
+        shipper = Shipper(self.parts, self.settings, self.opened(), self.rig.spool)
+        spooler = Spooler(
+            self.rig.spool,
+            self.parts.worker,
+            clock=self.clock,
+            queue_bytes_max=1 << 30,
+            segment_bytes_max=self.settings.flush.segment_bytes_max,
+            changed=shipper.changed.set,
+            failed=self.failures.append,
+        )
+        shipper.spooler = spooler
+        async with asyncio.TaskGroup() as group:
+            loops = [group.create_task(shipper.upload_loop()), group.create_task(shipper.seal_loop())]
+            yield shipper, spooler
+            for loop in loops:
+                loop.cancel()
+
+    def commit(self, spooler: Spooler, seed: int) -> None:
+        """Commit a transaction that changes one page."""
+        rig, content = self.rig, Random(seed).randbytes(512)
+        jobs = rig.log.add((1 + seed % 5, rig.log.encoder.hashes.page_count, content))
+        self._frames += sum(len(job.pages) for job in jobs)
+        spooler.put(jobs, [mark_after(rig.log.encoder.txid)] * len(jobs), self._frames)
+        rig.pages[1 + seed % 5] = content
+        rig.images.append(rig.image())
+
+    def run(self, body: Callable[[Shipper, Spooler], Any]) -> None:
+        """Run a coroutine function beside the loops, to its end."""
+
+        async def main() -> None:
+            async with self.shipping() as (shipper, spooler):
+                await body(shipper, spooler)
+
+        self.clock.run(main())
+
+    def close(self) -> None:
+        """Close what was opened."""
+        self.parts.captures.close()
+        self.parts.watcher.close()
+        self.rig.close()
+
+
+def images_in(store: MemoryStore, into: Path) -> list[bytes]:
+    """Return every state of the newest timeline in a store, by the slow replay."""
+    for key, found in store.objects.items():
+        path = into / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(found.data)
+    images: list[bytes] = []
+
+    def note(state: ReplayedState) -> None:
+        images.append(state.image())
+
+    replay(into, max(list_timelines(into)), after=note)
+    return images
