@@ -19,7 +19,7 @@ from walrep.engine.captures import CaptureThread
 from walrep.engine.parts import EngineParts, OpenedStore
 from walrep.engine.settings import DatabaseSettings, SpoolLimits
 from walrep.engine.shipping import Shipper
-from walrep.engine.spooler import Spooler
+from walrep.engine.spooler import Spooler, SpoolerLimits
 from walrep.engine.watcher import DirectoryWatcher
 from walrep.errors import StoreUnavailable
 from walrep.runner import InlineRunner
@@ -111,8 +111,7 @@ class Shipment:
             self.rig.spool,
             self.parts.worker,
             clock=self.clock,
-            queue_bytes_max=1 << 30,
-            segment_bytes_max=self.settings.flush.segment_bytes_max,
+            limits=SpoolerLimits(queue_bytes_max=1 << 30, segment_bytes_max=self.settings.flush.segment_bytes_max),
             changed=shipper.changed.set,
             failed=self.failures.append,
         )

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.sqlite.live import LiveDatabase
-from walrep.core.units import lock_byte_page
+from walrep.core.units import Seq, lock_byte_page
 from walrep.core.walsum import checksum_words
 
 HEADER_BYTES, FRAME_BYTES = 32, 24 + 4096
@@ -82,4 +82,13 @@ def test_a_database_that_grows_over_the_lock_byte_page_has_a_hole_there(tmp_path
     with live.path.open("rb") as file:
         for pgno in range(1, sink.page_count + 1):
             assert file.read(65536) == sink.pages.get(pgno, bytes(65536)), pgno
+    live.capture.reader.sink = None
+    base = live.new_base()
+    assert base.begin()
+    while base.copy_slice():
+        pass
+    assert base.overlay(Seq(1))
+    assert base.footer is not None
+    assert (base.footer.checksum, base.footer.page_count) == (sink.rolling, sink.page_count)
+    base.close()
     live.close()

@@ -1,0 +1,185 @@
+"""One database from start to stop, with threads, files and an app in a process of its own."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.engine.protection import App, Protection
+from tests.engine.shipment import images_in
+from walrep.core.events import Alarm, Attached, Detached, Flushed, Resumed, TimelineBegan
+from walrep.errors import NotDurable, ReplicaConflict
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Iterator[App]:
+    made = App(tmp_path / "app.db")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def protection(app: App, tmp_path: Path) -> Protection:
+    assert app.path == tmp_path / "app.db"
+    return Protection(tmp_path)
+
+
+async def test_every_transaction_is_shipped_and_a_stop_leaves_everything_durable(
+    app: App, protection: Protection, tmp_path: Path
+) -> None:
+    app.commit(5)
+    async with protection.running():
+        await protection.until(TimelineBegan)
+        app.commit(30)
+        await protection.until(Flushed)
+        app.commit(30)
+    (detached,) = protection.of(Detached)
+    assert protection.error is None
+    assert detached.durable
+    app.close()
+    images = images_in(protection.store(), tmp_path / "store")
+    assert images[-1] == app.path.read_bytes()
+    assert detached.position is not None
+    assert int(detached.position.split("-")[2]) == len(images) - 1
+    assert 30 <= len(images) - 1 <= 60
+
+
+async def test_a_stop_while_nobody_writes_leaves_no_log_and_a_restart_resumes_without_a_snapshot(
+    app: App, protection: Protection, tmp_path: Path
+) -> None:
+    async with protection.running():
+        await protection.until(TimelineBegan)
+        app.commit(3)
+        await protection.until(Flushed)
+    assert protection.of(Detached)[0].clean
+    async with protection.running():
+        await protection.until(Resumed)
+        app.commit(3)
+        await protection.until(Flushed)
+    assert protection.of(TimelineBegan) == []
+    assert len(protection.keys("snapshots/")) == 1
+    app.close()
+    assert not app.path.with_name("app.db-wal").exists()
+    async with protection.running():
+        assert (await protection.until(Resumed)).txid == 6
+    assert images_in(protection.store(), tmp_path / "store")[-1] == app.path.read_bytes()
+
+
+async def test_an_idle_database_costs_no_request(app: App, protection: Protection) -> None:
+    async with protection.running():
+        app.commit(1)
+        await protection.until(Flushed)
+    async with protection.running():
+        await protection.until(Resumed)
+        verbs = [call.verb for call in protection.faults.calls]
+        await protection.until(Attached)
+    assert verbs == [call.verb for call in protection.faults.calls]
+    assert protection.error is None
+
+
+async def test_a_host_without_state_is_refused_and_may_begin_a_new_timeline_if_told_to(
+    app: App, protection: Protection, tmp_path: Path
+) -> None:
+    async with protection.running():
+        app.commit(2)
+        await protection.until(Flushed)
+    before = dict(protection.objects)
+    shutil.rmtree(protection.settings.state_dir)
+    async with protection.running():
+        assert isinstance(await protection.until_ended(), ReplicaConflict)
+    assert protection.objects == before
+    protection.change(new_timeline=True)
+    async with protection.running():
+        assert (await protection.until(TimelineBegan)).timeline.startswith("00002-")
+        app.commit(2)
+        await protection.until(Flushed)
+    assert before.items() <= protection.objects.items()
+    app.close()
+    assert images_in(protection.store(), tmp_path / "store")[-1] == app.path.read_bytes()
+
+
+async def test_an_old_writer_is_refused_after_a_takeover(app: App, protection: Protection, tmp_path: Path) -> None:
+    """The fence: what the new writer stored under the next number is met at the old one's next start."""
+    async with protection.running():
+        app.commit(2)
+        await protection.until(Flushed)
+    old = protection.settings.state_dir
+    protection.change(new_timeline=True, state_dir=tmp_path / "other")
+    async with protection.running():
+        await protection.until(TimelineBegan)
+        app.commit(1)
+        await protection.until(Flushed)
+    protection.change(new_timeline=False, state_dir=old)
+    async with protection.running():
+        refused = await protection.until_ended()
+    assert isinstance(refused, ReplicaConflict)
+    assert "--new-timeline" in refused.hint
+
+
+async def test_a_replaced_database_begins_a_new_timeline(app: App, protection: Protection, tmp_path: Path) -> None:
+    """What the old file had is shipped to its end; nothing is written into the new one."""
+    fresh = App(tmp_path / "new.db")
+    fresh.commit(7)
+    fresh.close()
+    async with protection.running():
+        await protection.until(TimelineBegan)
+        app.commit(4)
+        await protection.until(Flushed)
+        app.close()
+        content = (tmp_path / "new.db").read_bytes()
+        for name in ("app.db-wal", "app.db-shm"):
+            (tmp_path / name).unlink(missing_ok=True)
+        (tmp_path / "new.db").rename(app.path)
+        second = await protection.until(TimelineBegan, lambda event: event.timeline.startswith("00002-"))
+    assert second.parent is not None
+    assert second.parent.startswith("00001-")
+    assert protection.of(Alarm)[0].key == "timeline-ended"
+    assert app.path.read_bytes() == content
+    assert images_in(protection.store(), tmp_path / "store")[-1] == content
+
+
+async def test_a_full_outbox_ends_the_timeline_loudly_and_it_goes_on_when_there_is_room(
+    app: App, protection: Protection, tmp_path: Path
+) -> None:
+    protection.limit_outbox(150_000)
+    async with protection.running():
+        await protection.until(TimelineBegan)
+        app.commit(5)
+        await protection.until(Flushed)
+        protection.faults.down = True
+        app.commit(300)
+        alarm = await protection.until(Alarm, lambda event: event.key == "timeline-ended")
+        assert "outbox" in alarm.message
+        assert "outbox-limit" in alarm.hint
+        app.commit(10)
+        protection.faults.down = False
+        await protection.until_count(Attached, 2)
+        app.commit(10)
+        await protection.until_count(Flushed, len(protection.of(Flushed)) + 1)
+    assert protection.error is None
+    app.close()
+    assert images_in(protection.store(), tmp_path / "store")[-1] == app.path.read_bytes()
+
+
+async def test_a_stop_during_an_outage_says_what_is_not_durable_and_the_next_start_ships_it(
+    app: App, protection: Protection, tmp_path: Path
+) -> None:
+    protection.deadline_s = 0.3
+    async with protection.running():
+        await protection.until(TimelineBegan)
+        app.commit(2)
+        await protection.until(Flushed)
+        protection.faults.down = True
+        app.commit(20)
+    assert isinstance(protection.error, NotDurable)
+    assert protection.error.exit_code == 9
+    protection.faults.down = False
+    protection.deadline_s = 10.0
+    async with protection.running():
+        await protection.until(Resumed)
+    assert protection.error is None
+    app.close()
+    assert images_in(protection.store(), tmp_path / "store")[-1] == app.path.read_bytes()
