@@ -30,7 +30,9 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="shorter and smaller: a look, not a result")
     parser.add_argument("--json", type=Path, metavar="FILE", help="default: benchmarks/results/TIME.json")
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--directory", type=Path, help="where databases and replicas are made; default: a temporary one")
+    parser.add_argument(
+        "--directory", type=Path, help="where databases and replicas are made; default: a temporary one"
+    )
     options = parser.parse_args()
     unknown = set(options.names) - set(BENCHMARKS)
     if unknown:

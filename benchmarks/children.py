@@ -72,9 +72,9 @@ def writer(path: Path, workload: str = "mixed", *, seed: int, autocheckpoint: in
     return Child("writer", [str(path), workload, str(seed), str(autocheckpoint)])
 
 
-def replicator(databases: Sequence[Path], folder: Path, *, rpo_s: float | None = None) -> Child:
+def replicator(databases: Sequence[Path], folder: Path) -> Child:
     """Start walrep on databases, with replicas below a folder; returns when every base is durable."""
-    child = Child("replicating", [str(folder), str(rpo_s or ""), *map(str, databases)])
+    child = Child("replicating", [str(folder), *map(str, databases)])
     try:
         child.answer()
     except BaseException:

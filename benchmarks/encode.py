@@ -35,7 +35,9 @@ def run(settings: Settings) -> list[Row]:
         target = 300.0 if workload == "mixed" else None
         row = Row(benchmark="encode", what=f"{workload}: per core", value=0.0, unit="MB/s")
         note = f"{answers[0]['wal_bytes'] / 1e6:.0f} MB of WAL, {answers[0]['frames']} frames"
-        rows.append(median_row(Row(benchmark="encode", what=row.what, value=0.0, unit="MB/s", at_least=target, note=note), cpu))
+        rows.append(
+            median_row(Row(benchmark="encode", what=row.what, value=0.0, unit="MB/s", at_least=target, note=note), cpu)
+        )
         rows.append(median_row(Row(benchmark="encode", what=f"{workload}: by the clock", value=0.0, unit="MB/s"), wall))
     return rows
 

@@ -16,7 +16,6 @@ from typing import Any
 from benchmarks.children import Child, replicator, writer
 from benchmarks.report import Row
 from benchmarks.settings import Settings
-from benchmarks.writers import NEVER_S
 
 SETTLE_S = 12.0
 """After ten quiet seconds walrep looks least often."""
@@ -108,7 +107,7 @@ def _busy(settings: Settings, template: Path, seconds: float) -> dict[str, Any]:
     shutil.copy(template, folder / "app.db")
     with writer(folder / "app.db", seed=settings.seed) as app:
         app.ask("step", count=1)
-        with replicator([folder / "app.db"], folder / "replica", rpo_s=NEVER_S) as walrep:
+        with replicator([folder / "app.db"], folder / "replica") as walrep:
             app.ask("run", seconds=seconds, rate=0, latencies=str(folder / "latencies"))
             report = walrep.ask("report")
             walrep.ask("stop")
@@ -116,5 +115,7 @@ def _busy(settings: Settings, template: Path, seconds: float) -> dict[str, Any]:
 
 
 def _bare_bytes(modules: list[str]) -> int:
-    run = subprocess.run([sys.executable, "-c", BARE], input=json.dumps(modules), capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", BARE], input=json.dumps(modules), capture_output=True, text=True, check=True
+    )
     return int(run.stdout)

@@ -23,7 +23,6 @@ import uvloop
 
 from walrep.clock import SystemClock
 from walrep.core.events import Alarm, Event, Failed, SnapshotWritten
-from walrep.core.flush import FlushPolicy
 from walrep.engine import supervisor
 from walrep.engine.captures import CaptureThread, Sweepable
 from walrep.engine.parts import OpenedStore
@@ -78,7 +77,9 @@ class Observed:
             "cpu_s": time.process_time(),
             "threads_cpu_s": _thread_seconds(),
             "monotonic_s": time.monotonic(),
-            "captures": [{**msgspec.to_builtins(each.counts), **msgspec.to_builtins(each.reader.counts)} for each in captures],
+            "captures": [
+                {**msgspec.to_builtins(each.counts), **msgspec.to_builtins(each.reader.counts)} for each in captures
+            ],
             "transactions": sum(each.reader.encoder.txid for each in captures),
             "encoder": [msgspec.to_builtins(each.reader.encoder.counts) for each in captures],
             "sweeps": ObservedCaptureThread.sweeps,
@@ -120,9 +121,14 @@ def _thread_seconds() -> dict[str, float]:
     return seconds
 
 
-async def replicate(folder: Path, databases: list[Path], flush: FlushPolicy) -> None:
+async def replicate(folder: Path, databases: list[Path]) -> None:
     """Protect the databases until `stop` comes, or stdin ends."""
-    clock, runner, observed, stop = SystemClock(), ThreadRunner(STORE_THREADS, "walrep-store"), Observed(), asyncio.Event()
+    clock, runner, observed, stop = (
+        SystemClock(),
+        ThreadRunner(STORE_THREADS, "walrep-store"),
+        Observed(),
+        asyncio.Event(),
+    )
 
     def tell(answer: dict[str, object]) -> None:
         print(json.dumps(answer), flush=True)
@@ -151,12 +157,12 @@ async def replicate(folder: Path, databases: list[Path], flush: FlushPolicy) -> 
 
     settings = ReplicateSettings(
         databases=tuple(
-            DatabaseSettings(path=path, url=str(folder / path.name), state_dir=folder / f"{path.name}.state", flush=flush)
+            DatabaseSettings(path=path, url=str(folder / path.name), state_dir=folder / f"{path.name}.state")
             for path in databases
         )
     )
     # The Supervisor makes its capture thread itself; this is the one place where it can be observed from outside.
-    supervisor.CaptureThread = ObservedCaptureThread  # type: ignore[misc]
+    supervisor.CaptureThread = ObservedCaptureThread  # type: ignore[attr-defined]
     asyncio.get_running_loop().add_reader(0, on_input)
     await supervisor.Supervisor(settings, open_store=open_store, clock=clock, report=report).run(stop)
     tell(observed.report())
@@ -164,11 +170,10 @@ async def replicate(folder: Path, databases: list[Path], flush: FlushPolicy) -> 
 
 
 def main() -> None:
-    """Run with arguments: a folder for replicas and state, seconds of RPO (empty: the default), databases."""
-    folder, rpo_s, *databases = sys.argv[1:]
-    flush = FlushPolicy(rpo_s=float(rpo_s), first_commit_s=float(rpo_s), segment_bytes_max=1 << 40) if rpo_s else FlushPolicy()
+    """Run with arguments: a folder for replicas and state, databases."""
+    folder, *databases = map(Path, sys.argv[1:])
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
-        loop.run(replicate(Path(folder), [Path(each) for each in databases], flush))
+        loop.run(replicate(folder, databases))
 
 
 if __name__ == "__main__":

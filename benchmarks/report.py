@@ -71,9 +71,8 @@ def show(rows: Sequence[Row]) -> None:
     widths = [max(len(line[column]) for line in cells) for column in range(4)]
     for line in cells:
         what, value, target, verdict, note = line
-        print(
-            f"  {what:<{widths[0]}}  {value:>{widths[1]}}  {target:>{widths[2]}}  {verdict:<{widths[3]}}  {note}".rstrip()
-        )
+        left, right = f"{what:<{widths[0]}}  {value:>{widths[1]}}", f"{verdict:<{widths[3]}}  {note}"
+        print(f"  {left}  {target:>{widths[2]}}  {right}".rstrip())
     print(flush=True)
 
 

@@ -73,9 +73,7 @@ class Rig:
         now_ms, page_size = self.clock.now_ms(), self.capture.files.page_size
         timeline = make_timeline_id(1, NONCE)
         self.spool.open_timeline(timeline, TimelineStart(reason="benchmark"), page_size, now_ms)
-        header = SnapshotHeader(
-            replica=NONCE, timeline=timeline, writer=writer, created_ms=now_ms, page_size=page_size
-        )
+        header = SnapshotHeader(replica=NONCE, timeline=timeline, writer=writer, created_ms=now_ms, page_size=page_size)
         base = BaseCopy(self.capture.reader, self.directory.path / "base.part", header)
         while not base.begin():
             pass

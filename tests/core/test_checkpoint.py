@@ -75,10 +75,10 @@ def view(
         (view(index(600), (600, False), since_passive_s=0.01), Step.NOTHING),
         (view(index(101), idle_s=0.6, handed_over=True), Step.PASSIVE),
         # 5. Writers that never pause.
-        (view(index(4001), (4001, False)), Step.WRITE_LOCK),
-        (view(index(4000), (4000, False)), Step.PASSIVE),
-        (view(index(4001), (4001, False), since_write_lock_s=0.1), Step.PASSIVE),
-        (view(index(4001), (3990, False), handed_over=True), Step.WRITE_LOCK),
+        (view(index(901), (901, False)), Step.WRITE_LOCK),
+        (view(index(900), (900, False)), Step.PASSIVE),
+        (view(index(901), (901, False), since_write_lock_s=0.1), Step.PASSIVE),
+        (view(index(901), (890, False), handed_over=True), Step.WRITE_LOCK),
     ],
 )
 def test_the_next_step(seen: TickView, step: Step) -> None:

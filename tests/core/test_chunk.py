@@ -159,6 +159,16 @@ def test_a_small_change_of_a_known_page_costs_few_bytes() -> None:
     assert len(compress_pages([after])) > 4000
 
 
+@pytest.mark.parametrize("page_size", [512, 4096, 65536])
+def test_hasty_compression_finds_the_whole_of_the_largest_reference(page_size: int) -> None:
+    dice = random.Random(page_size)
+    before = [dice.randbytes(page_size) for _ in range(chunk_frames(page_size))]
+    after = [page[:100] + b"changed" + page[107:] for page in before]
+    hasty = compress_pages(after, before, hasty=True)
+    assert len(hasty) < 60 * len(after)
+    assert decode_pages(hasty, before, page_count=len(after), page_size=page_size, offset=0) == b"".join(after)
+
+
 @pytest.mark.parametrize("page_count", [0, 1, 3, 1 << 20])
 def test_pages_of_another_size_than_declared_are_refused(page_count: int) -> None:
     body = compress_pages([bytes(512)] * 2)

@@ -113,14 +113,14 @@ class SpoolRig:
         self.images = [self.image()]
         return item
 
-    def commit(self, *frames: tuple[int, bytes], page_count: int = 0) -> None:
+    def commit(self, *frames: tuple[int, bytes], page_count: int = 0, seen_ms: int = 1000) -> None:
         """Capture a transaction of these pages, after which the database has `page_count` pages (0: as before)."""
         size = page_count or self.log.encoder.hashes.page_count
         last = len(frames) - 1
         run: list[Frame] = [
             (pgno, size if index == last else 0, content) for index, (pgno, content) in enumerate(frames)
         ]
-        for job in self.log.add(*run):
+        for job in self.log.encoder.add(self.log.run(run, seen_ms=seen_ms, looked_ms=seen_ms - 10), self.log):
             self.spool.append(entry_from_job(job, mark_after(self.log.encoder.txid)))
         self.pages |= dict(frames)
         self.pages = {pgno: content for pgno, content in self.pages.items() if pgno <= size}
@@ -161,14 +161,16 @@ class SpoolRig:
             replica="r", timeline=timeline, writer=spool.state.writer, created_ms=1000, page_size=PAGE_SIZE
         )
         pgnos = sorted(self.pages)
-        data = encode_snapshot_start(header) + encode_snapshot_pages(pgnos, [self.pages[pgno] for pgno in pgnos])
+        # As when it changed while it was copied: a page stands there twice, and the last one counts.
+        data = encode_snapshot_start(header) + encode_snapshot_pages(pgnos[:1], [bytes(PAGE_SIZE)])
+        data += encode_snapshot_pages(pgnos, [self.pages[pgno] for pgno in pgnos])
         footer = SnapshotFooter(
             txid=Txid(0),
             seq=Seq(spool.state.next_seq - 1),
             seen_ms=1000,
             checksum=checksum,
             page_count=max(pgnos),
-            block_count=1,
+            block_count=2,
         )
         return data + encode_snapshot_end(footer, len(data))
 

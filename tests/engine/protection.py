@@ -16,7 +16,7 @@ import msgspec
 from tests.engine.shipment import RecordedFaults
 from walrep.clock import SystemClock
 from walrep.core.backoff import BackoffPolicy
-from walrep.core.events import Event, Flushed
+from walrep.core.events import Event, Flushed, SnapshotWritten
 from walrep.core.flush import FlushPolicy
 from walrep.engine.parts import OpenedStore
 from walrep.engine.settings import DatabaseSettings, ReplicateSettings, SpoolLimits
@@ -44,7 +44,7 @@ for line in sys.stdin:
     print("done", flush=True)
 connection.close()
 """
-_PATIENCE_S = 20.0
+_PATIENCE_S = 10.0
 
 
 class App:
@@ -132,6 +132,12 @@ class Protection:
                 self._changed.clear()
                 await self._changed.wait()
 
+    async def commit_and_flush(self, app: App, count: int) -> None:
+        """Once the timeline has its base, commit so many transactions, and wait until one of them is durable."""
+        await self.until(SnapshotWritten)
+        app.commit(count)
+        await self.until(Flushed)
+
     async def until_count(self, kind: type[E], count: int) -> None:
         """Wait until there were so many events of a kind in this run."""
         await self.until(kind, lambda _event: len(self.of(kind)) >= count)
@@ -142,6 +148,10 @@ class Protection:
             while self.error is None:
                 self._changed.clear()
                 await self._changed.wait()
+        return self.error
+
+    def ended_with(self) -> WalrepError | None:
+        """Return the error with which protection ended, if it did."""
         return self.error
 
     def of(self, kind: type[E]) -> list[E]:

@@ -16,7 +16,7 @@ from walrep.core.events import Event
 from walrep.core.flush import FlushPolicy
 from walrep.core.objects import Writer
 from walrep.engine.captures import CaptureThread
-from walrep.engine.parts import EngineParts, OpenedStore
+from walrep.engine.parts import EngineParts, HeldFiles, OpenedStore
 from walrep.engine.settings import DatabaseSettings, SpoolLimits
 from walrep.engine.shipping import Shipper
 from walrep.engine.spooler import Spooler, SpoolerLimits
@@ -82,6 +82,7 @@ class Shipment:
             path=Path("/app.db"), url="memory", state_dir=path, flush=flush or FlushPolicy(), spool=SpoolLimits()
         )
         self.parts = EngineParts(
+            held=HeldFiles(),
             clock=self.clock,
             report=self.events.append,
             open_store=lambda _url, _notify: self.opened(),

@@ -11,13 +11,14 @@ import msgspec
 import pytest
 
 from tests.disk.spooling import SpoolRig
-from tests.engine.shipment import RecordedFaults, Shipment, images_in
+from tests.engine.shipment import InlineExecutor, RecordedFaults, Shipment, images_in
 from walrep.core.events import Flushed, SnapshotWritten
 from walrep.core.flush import FlushPolicy
 from walrep.core.names import segment_key
+from walrep.disk.spool import Spool
 from walrep.engine.shipping import Shipper
-from walrep.engine.spooler import Spooler
-from walrep.errors import ReplicaConflict
+from walrep.engine.spooler import Spooler, SpoolerLimits
+from walrep.errors import ReplicaConflict, SpoolFull
 from walrep.store.memory import MemoryObject, MemoryStore
 from walrep.testing.faults import Fault
 
@@ -234,3 +235,29 @@ def test_what_is_durable_goes_to_the_cache(shipment: Shipment) -> None:
     shipment.run(body)
     cache = sorted(path.name for path in (shipment.rig.directory.path / "cache").iterdir())
     assert cache == [segment_key(seq).partition("/")[2] for seq in (1, 2)]
+
+
+def test_frames_count_as_spooled_only_when_they_are_in_the_journal(tmp_path: Path) -> None:
+    """INV-12: the keeper that protects them in the log stays until then, also when the outbox is full."""
+    shipment = Shipment(tmp_path / "state", RecordedFaults())
+    shipment.rig.begin(BASE)
+    full = Spool(shipment.rig.directory, shipment.rig.spool.state, outbox_bytes_max=0)
+    assert full.recover() is not None
+    limits = SpoolerLimits(queue_bytes_max=1 << 30, segment_bytes_max=1 << 30)
+    failures: list[Exception] = []
+    spooler = Spooler(
+        full,
+        InlineExecutor(),
+        clock=shipment.clock,
+        limits=limits,
+        changed=lambda: None,
+        failed=failures.append,
+    )
+    shipment.commit(spooler, 1)
+    assert spooler.spooled_frames == 0
+    assert isinstance(spooler.failure, SpoolFull)
+    assert failures == [spooler.failure]
+    with pytest.raises(SpoolFull):
+        shipment.commit(spooler, 2)
+    full.close()
+    shipment.close()

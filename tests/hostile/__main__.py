@@ -13,7 +13,9 @@ import msgspec
 from tests.hostile.harness import Record, keep_or_remove, run_scenario
 from tests.hostile.scenarios import SCENARIOS
 
-_COLUMNS = "scenario                             seed  commits    txids  tl  wal  kills  starts restores differ  rss MiB"
+_COLUMNS = (
+    "scenario                             seed  commits    txids  tl  wal  kills  starts restores differ  rss MiB"
+)
 
 
 def main() -> int:
@@ -40,9 +42,7 @@ def main() -> int:
     failed = []
     for name in arguments.scenario:
         where = folder / f"{name}-{arguments.seed}"
-        record = run_scenario(
-            name, where, seed=arguments.seed, seconds=arguments.seconds, restores=arguments.restores
-        )
+        record = run_scenario(name, where, seed=arguments.seed, seconds=arguments.seconds, restores=arguments.restores)
         keep_or_remove(where, record)
         (arguments.out / f"{name}-{arguments.seed}.json").write_bytes(
             msgspec.json.format(msgspec.json.encode(record)) + b"\n"

@@ -56,7 +56,7 @@ def run_scenario(name: str, folder: Path, *, seed: int, seconds: float, restores
             problems.append(f"walrep ended by itself with exit code {stage.walrep.process.returncode}")
         else:
             stage.stop_walrep()
-    except Exception:
+    except Exception:  # noqa: BLE001  whatever went wrong is a finding of the run
         problems.append(f"the scenario failed:\n{traceback.format_exc()}")
     finally:
         stage.close()
@@ -80,7 +80,7 @@ def _verify(stage: Stage, scenario: Scenario, record: Record, restores: int) -> 
     verifier = Verifier(stage.database, stage.store, stage.folder, stage.plan.shape, scenario.rules)
     try:
         record.verdict = verifier.run(min(restores, scenario.restores_max))
-    except Exception:
+    except Exception:  # noqa: BLE001  whatever went wrong is a finding of the run
         record.problems.append(f"verification failed:\n{traceback.format_exc()}")
     record.problems += record.verdict.problems
     limit = stage.notes.get("rss_limit_bytes")

@@ -85,7 +85,7 @@ def changes(shape: Shape, n: int) -> Iterator[Change]:
         yield Change("put", "t", number % shape.slots, value(seed, size, n, index))
     if shape.delete_every and n % shape.delete_every == 0:
         first = mix(seed, n, 100) % shape.slots
-        yield from (Change("delete", "t", id) for id in range(first, first + 20))
+        yield from (Change("delete", "t", number) for number in range(first, first + 20))
     if shape.blob_every and n % shape.blob_every == 0:
         size = mix(seed, n, 200) % shape.blob_bytes
         yield Change("put", "blobs", mix(seed, n, 201) % 5, value(seed, size, n, 200))
@@ -102,9 +102,9 @@ def _bulk(shape: Shape, n: int) -> Iterator[Change]:
     phase = n % shape.bulk_every
     ids = range(BULK_IDS, BULK_IDS + shape.bulk_rows)
     if phase == shape.bulk_every // 2:
-        yield from (Change("put", "t", id, value(shape.seed, 700, n, id)) for id in ids)
+        yield from (Change("put", "t", number, value(shape.seed, 700, n, number)) for number in ids)
     elif phase == 0:
-        yield from (Change("delete", "t", id) for id in ids)
+        yield from (Change("delete", "t", number) for number in ids)
 
 
 def _ddl(shape: Shape, n: int) -> Iterator[Change]:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -119,20 +119,31 @@ class Sidecar:
         return any(event["event"] in names for event in self.events())
 
     def wait_until_protecting(self, deadline_s: float = 20.0) -> None:
-        """Wait until it has resumed, or the base of a new timeline is durable."""
-        self.wait_for("resumed", "snapshot-written", deadline_s=deadline_s)
+        """Wait until it protects the database: it has resumed, or the base of its newest timeline is durable."""
+        self._wait(self._protects, "walrep protects the database", deadline_s)
 
     def wait_for(self, *names: str, deadline_s: float = 20.0) -> None:
         """Wait until one of these events is logged; it must go on running."""
+        self._wait(lambda: self.has(*names), f"walrep logs one of {names}", deadline_s)
 
-        def seen() -> bool:
-            if self.has(*names):
+    def _protects(self) -> bool:
+        protects = False
+        for event in self.events():
+            if event["event"] in {"resumed", "snapshot-written"}:
+                protects = True
+            elif event["event"] in {"attached", "timeline-began"} or event.get("key") == "timeline-ended":
+                protects = False
+        return protects
+
+    def _wait(self, condition: Callable[[], bool], what: str, deadline_s: float) -> None:
+        def holds() -> bool:
+            if condition():
                 return True
             if self.process.poll() is not None:
                 raise RuntimeError(f"walrep ended with exit code {self.process.returncode}\n{self.log.read_text()}")
             return False
 
-        until(seen, f"walrep logs one of {names}", deadline_s)
+        until(holds, what, deadline_s)
 
     def sample(self) -> None:
         """Note its peak memory so far."""

@@ -125,7 +125,9 @@ class Verifier:
         self.verdict.expect(run.returncode == 0, f"walrep restore: exit code {run.returncode}: {run.stderr}")
         if run.returncode == 0:
             self.verdict.differing_pages = differing_pages(latest.read_bytes(), final.read_bytes())
-            self.verdict.expect(not self.verdict.differing_pages, f"latest: {self.verdict.differing_pages} pages differ")
+            self.verdict.expect(
+                not self.verdict.differing_pages, f"latest: {self.verdict.differing_pages} pages differ"
+            )
             latest.unlink()
 
     # -- transactions -----------------------------------------------------------------------------------------------
@@ -177,9 +179,7 @@ class Verifier:
 
     def _restore(self, timeline: str, txid: int) -> DatabaseFacts | None:
         output = self.folder / "restored.db"
-        request = RestoreRequest(
-            output=output, target=AtTxid(Txid(txid)), timeline=timeline, force=True, check="none"
-        )
+        request = RestoreRequest(output=output, target=AtTxid(Txid(txid)), timeline=timeline, force=True, check="none")
         try:
             asyncio.run(_restore(f"file://{self.store}", request))
         except WalrepError as error:

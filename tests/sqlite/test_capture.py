@@ -263,7 +263,7 @@ def test_a_removed_wal_is_noticed(live: LiveDatabase) -> None:
 
 
 def test_writers_that_never_pause_are_stopped_only_for_the_tail(tmp_path: Path) -> None:
-    """When the WAL outgrows its limit the write lock is taken, everything is copied, and the app's next write restarts."""
+    """When the WAL outgrows its limit the write lock is taken, and all is copied, so that the next write restarts it."""
     live = LiveDatabase(tmp_path / "app.db")
     sink = live.begin()
     sink.keeps_images = False

@@ -56,6 +56,15 @@ FLAG_COMMIT = 1
 FLAG_REFERENCE = 2
 
 _LEVEL = 3
+# Level 3 with match tables that fit a core's cache. One bit less, and they no longer find a reference of 256 KiB.
+_HASTY = zstandard.ZstdCompressionParameters.from_level(
+    _LEVEL,
+    source_size=CHUNK_BYTES_MAX,
+    dict_size=CHUNK_BYTES_MAX,
+    hash_log=15,
+    chain_log=15,
+    write_content_size=True,
+)
 _REFERENCE_BYTES_MIN = 8
 _TABLE_BYTES_MAX = 64 << 10
 _GAP_MAX = 0xFFFF_FFFF
@@ -152,12 +161,20 @@ def decode_table(head: bytes, *, page_size: int, offset: int) -> ChunkTable:
     return ChunkTable(txid_before=txid_before, pgnos=pgnos, flags=flags, commits=commits)
 
 
-def compress_pages(pages: Sequence[bytes | memoryview], references: Sequence[bytes | memoryview] = ()) -> bytes:
-    """Return the compressed pages, the body of a block; `references` are the pre-images, in table order."""
+def compress_pages(
+    pages: Sequence[bytes | memoryview], references: Sequence[bytes | memoryview] = (), *, hasty: bool = False
+) -> bytes:
+    """Return the compressed pages, the body of a block; `references` are the pre-images, in table order.
+
+    `hasty` is for a backlog: with references it is 1.4 to 1.8 times as fast, for up to 5 % more bytes. The format is
+    the same.
+    """
     dictionary = _dictionary(references)
-    return zstandard.ZstdCompressor(level=_LEVEL, dict_data=dictionary, write_content_size=True).compress(
-        b"".join(pages)
-    )
+    if hasty and dictionary is not None:
+        compressor = zstandard.ZstdCompressor(compression_params=_HASTY, dict_data=dictionary)
+    else:
+        compressor = zstandard.ZstdCompressor(level=_LEVEL, dict_data=dictionary, write_content_size=True)
+    return compressor.compress(b"".join(pages))
 
 
 def decode_pages(body: bytes, references: Sequence[bytes], *, page_count: int, page_size: int, offset: int) -> bytes:

@@ -43,11 +43,12 @@ class JournalEntry(msgspec.Struct, frozen=True, array_like=True):
     supersedes: int = 0
 
 
-def entry_from_job(job: ChunkJob, mark: CaptureMark, *, supersedes: int = 0) -> JournalEntry:
-    """Compress a chunk. `mark` is where capture stood after its last frame."""
+def entry_from_job(job: ChunkJob, mark: CaptureMark, *, supersedes: int = 0, hasty: bool = False) -> JournalEntry:
+    """Compress a chunk. `mark` is where capture stood after its last frame; `hasty` as in `compress_pages`."""
     table = job.table
     commits = table.commits
-    block = encode_block(BlockType.CHUNK, encode_table(table), compress_pages(job.pages, job.references))
+    body = compress_pages(job.pages, job.references, hasty=hasty)
+    block = encode_block(BlockType.CHUNK, encode_table(table), body)
     return JournalEntry(
         mark=mark,
         txid_after=table.txid_before + len(commits),

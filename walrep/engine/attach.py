@@ -14,7 +14,7 @@ from walrep.disk.spool import Recovered, Spool
 from walrep.engine.parts import EngineParts
 from walrep.engine.settings import DatabaseSettings
 from walrep.engine.waiting import wait_for_event
-from walrep.errors import DatabaseBusy, DatabaseError, DatabaseMissing, DatabaseReplaced, NotADatabase
+from walrep.errors import DatabaseBusy, DatabaseError, DatabaseInUse, DatabaseMissing, DatabaseReplaced, NotADatabase
 from walrep.sqlite.capture import Capture
 from walrep.sqlite.keeper import Keeper
 from walrep.sqlite.preflight import check_database_file
@@ -22,6 +22,8 @@ from walrep.sqlite.preflight import check_database_file
 __all__ = ["Attacher"]
 
 _LOOK_AGAIN_S = 1.0
+_LOCK_AGAIN_S = 0.02
+_LOCK_PATIENCE_S = 2.0
 
 
 class Attacher:
@@ -35,7 +37,15 @@ class Attacher:
     async def check(self) -> None:
         """Refuse a database that cannot be protected, before anything is created for it; raises `DatabaseError`."""
         path, mountinfo, enable_wal = self._settings.path, self._parts.mountinfo, self._settings.enable_wal
+        self._parts.held.release(self)
+        file = await self._parts.runner.run(partial(_stat, path))
+        if file is not None:
+            self._parts.held.claim(self, file, path)
         await self._parts.runner.run(partial(check_database_file, path, mountinfo=mountinfo, enable_wal=enable_wal))
+
+    def let_go(self) -> None:
+        """Give up the claim to the file; it is closed."""
+        self._parts.held.release(self)
 
     async def attach(self, state: LocalState, *, again: bool, stop: asyncio.Event) -> Capture | None:
         """Return the database with a keeper held; None when `stop` came first.
@@ -49,11 +59,17 @@ class Attacher:
         """
         path = self._settings.path
         appeared = asyncio.Event()
+        clock = self._parts.clock
+        # An app that opens, recovers or closes the database locks it for a moment; only a lock that lasts is a setting.
+        patient_until_s = clock.monotonic_s() + _LOCK_PATIENCE_S
         with self._parts.watcher.watch(path.parent, frozenset({path.name, f"{path.name}-wal"}), appeared):
             while not stop.is_set():
                 try:
                     return await self._open(state)
                 except DatabaseError as error:
+                    if isinstance(error, DatabaseInUse) and clock.monotonic_s() < patient_until_s:
+                        await clock.sleep(_LOCK_AGAIN_S)
+                        continue
                     if not again and not self._may_pass(error):
                         raise
                     self._tell(error)
@@ -144,6 +160,13 @@ def _refuse_stale_wal(path: Path, state: LocalState) -> None:
             hint="opening the new database now would corrupt it: stop the app, remove the -wal and -shm files, put the "
             "new database in place again, and start the app",
         )
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except OSError:
+        return None
 
 
 def _size(path: Path) -> int:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import Executor
+from pathlib import Path
 
 import msgspec
 
@@ -13,12 +15,12 @@ from walrep.core.events import Report
 from walrep.core.objects import Writer
 from walrep.engine.captures import CaptureThread
 from walrep.engine.watcher import DirectoryWatcher
-from walrep.errors import WalrepError
+from walrep.errors import DatabaseInUse, WalrepError
 from walrep.runner import Runner
 from walrep.store.base import Store
 from walrep.store.observe import RequestCounts
 
-__all__ = ["EngineParts", "OpenedStore", "StoreOpener"]
+__all__ = ["EngineParts", "HeldFiles", "OpenedStore", "StoreOpener"]
 
 
 class OpenedStore(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,6 +35,31 @@ StoreOpener = Callable[[str, Callable[[WalrepError, float], None]], OpenedStore]
 """Makes the store of a replica URL; the callable is told of every failure that is tried again, and the delay."""
 
 
+class HeldFiles:
+    """The database files of this process, by device and inode: each is opened for one database only.
+
+    Two names of one file would cost both of them their locks, because closing a descriptor of a file drops every POSIX
+    lock that the process holds on it (INV-03). So a file is claimed before it is opened for the first time.
+    """
+
+    def __init__(self) -> None:
+        self._owners: dict[tuple[int, int], object] = {}
+
+    def claim(self, owner: object, file: os.stat_result, path: Path) -> None:
+        """Let `owner` have the file, and no other; raises `DatabaseInUse`."""
+        identity = (file.st_dev, file.st_ino)
+        if self._owners.setdefault(identity, owner) is not owner:
+            raise DatabaseInUse(
+                "this walrep protects the same file under another name",
+                detail=str(path),
+                hint="name each database once; a link is the same database",
+            )
+
+    def release(self, owner: object) -> None:
+        """Forget what `owner` has; its files are closed."""
+        self._owners = {identity: each for identity, each in self._owners.items() if each is not owner}
+
+
 class EngineParts(msgspec.Struct, frozen=True, kw_only=True):
     """Clock, threads and callables. `worker` compresses and writes spools, one call after the other."""
 
@@ -44,6 +71,7 @@ class EngineParts(msgspec.Struct, frozen=True, kw_only=True):
     worker: Executor
     runner: Runner
     capture_policy: CapturePolicy
+    held: HeldFiles
     mountinfo: str
     new_writer: Callable[[], Writer]
     queue_bytes_max: int = 16 << 20

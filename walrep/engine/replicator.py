@@ -59,8 +59,14 @@ class Replicator:
             WalrepError: what ends its protection for good; `NotDurable` if something captured is not durable.
 
         """
-        if not self._settings.wait:
-            await self._attacher.check()
+        try:
+            if not self._settings.wait:
+                await self._attacher.check()
+            await self._run(stop)
+        finally:
+            self._attacher.let_go()
+
+    async def _run(self, stop: asyncio.Event) -> None:
         directory = StateDirectory(self._settings.state_dir)
         opened = self._parts.open_store(self._settings.url, self._tell_retry)
         try:
@@ -227,6 +233,7 @@ class Replicator:
             await shipper.on_worker(partial(spooler.spool.update, clean_end=clean_end, looked_ms=looked_ms))
         shipper.spooler = None
         await captures.run(partial(capture.keeper.close, remove_wal=self._broken is None))
+        self._attacher.let_go()
 
     def _last_look(self, capture: Capture) -> None:
         """Capture what was committed until now, on the capture thread; nothing sweeps the database afterwards."""

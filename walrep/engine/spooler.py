@@ -131,7 +131,9 @@ class Spooler:
         """Journal a chunk, and collect small ones that follow one another into one that will replace them."""
         if self._open is not None and not self._open[0].fits(job):
             self._close_chunk()
-        self.spool.append(entry_from_job(job, mark))
+        # Where writers outrun the worker the log grows, which harms the app more than a few bytes do the store.
+        hasty = self._queued_bytes > self._limits.queue_bytes_max // 2
+        self.spool.append(entry_from_job(job, mark, hasty=hasty))
         chunk = self._open[0] if self._open is not None else OpenChunk(self.spool.state.page_size)
         if len(job.pages) < chunk.frames_max:
             chunk.add(job)

@@ -15,7 +15,7 @@ from walrep.core.checkpoint import CapturePolicy
 from walrep.core.events import Failed, Report, RetryScheduled
 from walrep.core.objects import Writer
 from walrep.engine.captures import CaptureThread
-from walrep.engine.parts import EngineParts, StoreOpener
+from walrep.engine.parts import EngineParts, HeldFiles, StoreOpener
 from walrep.engine.replicator import Replicator
 from walrep.engine.settings import DatabaseSettings, ReplicateSettings
 from walrep.engine.waiting import wait_for_event
@@ -60,6 +60,7 @@ class Supervisor:
             worker=worker,
             runner=runner,
             capture_policy=CapturePolicy(),
+            held=HeldFiles(),
             mountinfo=_mountinfo(),
             new_writer=_new_writer,
         )

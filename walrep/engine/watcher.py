@@ -7,6 +7,7 @@ whoever waits looks for itself, and also now and then without one.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,9 @@ from watchdog.events import (
 from watchdog.observers import Observer
 
 __all__ = ["DirectoryWatcher"]
+
+# It logs an error whenever an observer is stopped while it waits; without a handler that goes to stderr as text.
+logging.getLogger("watchdog").addHandler(logging.NullHandler())
 
 _EVENTS: list[type[FileSystemEvent]] = [
     FileCreatedEvent,

@@ -33,7 +33,8 @@ __all__ = ["BaseCopy"]
 
 _OVERLAY_PAGES = 512
 _OVERLAY_ROUNDS_MAX = 200
-_SLICE_BYTES = 4 << 20
+_SLICE_BYTES = 1 << 20
+"""The threads that copy keep some multiple of it as memory: measured 8 MiB more with slices of 4 MiB."""
 
 
 class BaseCopy:

@@ -181,7 +181,8 @@ class Capture:
         if self._target_frames is None:
             if not self.reader.passed(target):
                 return False
-            self._target_frames = self.reader.counts.frames
+            # Not `counts.frames`: what is in a base never reaches the sink, which would be waited for until a commit.
+            self._target_frames = self.reader.put_frames
         sink = self.reader.sink
         if sink is not None and sink.spooled_frames < self._target_frames:
             return False
@@ -231,11 +232,14 @@ class Capture:
         if advice is WriteLockAdvice.STARVED:
             if done is not None:
                 self.counts.starved += 1
-                self._alarm_of_reader(index)
+                if index.max_frame > self.policy.reader_alarm_frames:
+                    self._alarm_of_reader(index)
             return
         self._stop_writers()
 
     def _stop_writers(self) -> None:
+        # Not under the lock: there SQLite then syncs only the pages that it copies there.
+        self.files.sync_database()
         if not self.keeper.lock_writers(self.policy.write_lock_wait_s):
             self.counts.write_locks_refused += 1
             return

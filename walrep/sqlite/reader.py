@@ -70,6 +70,8 @@ class LogReader:
         self.sink: ChunkSink | None = None
         self.dirty: set[int] | None = None
         """Pages captured since the copy of a base began; None while no base is made."""
+        self.put_frames = 0
+        """`counts.frames` after the last frame that the sink was given; what a base holds is not given to it."""
         self._alarm = alarm
         self._header: WalHeader | None = None
         self._frame = 0
@@ -159,6 +161,7 @@ class LogReader:
             self._looked_ms = now_ms
             return index, True
         index = self._enter_generation(index)
+        self._check_tail(index)
         before = self._frame
         self.counts.wal_frames_max = max(self.counts.wal_frames_max, index.max_frame)
         while self._frame < index.max_frame:
@@ -169,6 +172,27 @@ class LogReader:
             self._committed_s = self.clock.monotonic_s()
         self._looked_ms = now_ms
         return index, True
+
+    def _check_tail(self, index: WalIndex) -> None:
+        """Make sure that the last captured frame is still committed, and is what was captured.
+
+        A keeper does not keep SQLite from recovering the log, which happens beside it when an app was killed while it
+        wrote the wal-index. Recovery drops what checksums do not prove, such as the frames without checksums of SQLite
+        before 3.50.2, and others are written in their place.
+        """
+        if self._frame == 0:
+            return
+        there = self.files.frame_checksum(self._frame)
+        if index.max_frame >= self._frame and there == self._checksum:
+            return
+        if self.files.index().salts != self.salts:
+            # Restarted between two looks: the frame that was captured has been overwritten by right.
+            return
+        raise CaptureBroken(
+            "SQLite has recovered the log without frames that were committed and captured",
+            detail=str(self.files.path),
+            hint="the app's SQLite lost them in a crash; update it to 3.51.3 or later",
+        )
 
     def _enter_generation(self, index: WalIndex) -> WalIndex:
         """Move to the generation of the index if it is another one; return an index of the generation entered."""
@@ -253,7 +277,8 @@ class LogReader:
             frame += len(job.pages)
             at = frame - run.first_frame
             marks.append(CaptureMark(self.salts, frame, (int(run.headers[at, 4]), int(run.headers[at, 5]))))
-        self.sink.put(jobs, marks, self.counts.frames + len(run.headers))
+        self.put_frames = self.counts.frames + len(run.headers)
+        self.sink.put(jobs, marks, self.put_frames)
         if not self._untrusted_generations and self.encoder.counts.mismatches > mismatches:
             raise CaptureBroken(
                 "the database file was changed behind SQLite's back",

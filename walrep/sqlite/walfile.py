@@ -93,6 +93,11 @@ class WalFiles:
         """Return the page in a frame."""
         return os.pread(self.wal_fd, self.page_size, frame_offset(frame, self.page_size) + FRAME_HEADER_BYTES)
 
+    def frame_checksum(self, frame: int) -> tuple[int, int]:
+        """Return the checksum that is stored in a frame's header; zeros beyond the end of the file."""
+        header = os.pread(self.wal_fd, FRAME_HEADER_BYTES, frame_offset(frame, self.page_size))
+        return int.from_bytes(header[16:20], "big"), int.from_bytes(header[20:24], "big")
+
     def file_page(self, pgno: int) -> bytes:
         """Return a page of the database file, zero-filled if the file ends before it."""
         page = os.pread(self.db_fd, self.page_size, (pgno - 1) * self.page_size)
@@ -116,6 +121,13 @@ class WalFiles:
             if declared:
                 return declared
         return os.fstat(self.db_fd).st_size // self.page_size
+
+    def sync_database(self) -> None:
+        """Have the disk take what checkpoints wrote to the database file.
+
+        SQLite syncs it only in a checkpoint that copies the whole log; what partial ones wrote waits until then.
+        """
+        os.fdatasync(self.db_fd)
 
     def lock_holder(self, byte: int) -> int | None:
         """Return the process that holds a lock byte of the -shm; None if nobody does. Only asks, takes nothing."""

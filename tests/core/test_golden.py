@@ -1,0 +1,72 @@
+"""Golden files: what was written once is read for ever. `tests/golden/format-1/README.md` says what each is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import zstandard
+
+from tests.golden.make import FOLDER, build, describe, read_object
+from walrep.core.chunk import encode_table
+from walrep.core.names import parse_segment_key, parse_snapshot_key
+from walrep.core.segment import SegmentChunk, encode_segment_end, encode_segment_start
+from walrep.core.snapshot import SnapshotPages, encode_snapshot_end, encode_snapshot_pages, encode_snapshot_start
+
+EXPECTED: dict[str, Any] = msgspec.json.decode((FOLDER / "expected.json").read_bytes())
+SEGMENTS = [key for key in EXPECTED["objects"] if key.startswith("segments/")]
+SNAPSHOTS = [key for key in EXPECTED["objects"] if key.startswith("snapshots/")]
+
+
+def test_every_object_and_every_state_is_as_recorded() -> None:
+    found = describe(FOLDER)
+    assert found["states"] == EXPECTED["states"]
+    assert msgspec.to_builtins(found) == EXPECTED
+
+
+def test_the_golden_replica_has_what_its_readme_says() -> None:
+    assert len(SEGMENTS) == 6
+    assert len(SNAPSHOTS) == 2
+    assert [len(hashes) for hashes in EXPECTED["states"].values()] == [7, 2]
+    assert {key for key in SEGMENTS if parse_segment_key(key) is None} == set()
+    assert {key for key in SNAPSHOTS if parse_snapshot_key(key) is None} == set()
+
+
+@pytest.mark.parametrize("key", SEGMENTS)
+def test_the_fixed_parts_of_a_segment_are_encoded_to_the_same_bytes(key: str) -> None:
+    """Header, footer and tail are not compressed; a table is, so its plain form is compared."""
+    data = (FOLDER / key).read_bytes()
+    header, *chunks, footer = read_object(FOLDER / key)
+    assert data.startswith(encode_segment_start(header))
+    end = len(data) - len(encode_segment_end(footer, 0))
+    assert data[end:] == encode_segment_end(footer, end)
+    for chunk in chunks:
+        assert isinstance(chunk, SegmentChunk)
+        head_bytes = int.from_bytes(data[chunk.offset + 4 : chunk.offset + 8], "little")
+        head = data[chunk.offset + 24 : chunk.offset + 24 + head_bytes]
+        assert zstandard.decompress(encode_table(chunk.table)) == zstandard.decompress(head)
+
+
+@pytest.mark.parametrize("key", SNAPSHOTS)
+def test_the_fixed_parts_of_a_snapshot_are_encoded_to_the_same_bytes(key: str) -> None:
+    data = (FOLDER / key).read_bytes()
+    header, *blocks, footer = read_object(FOLDER / key)
+    assert data.startswith(encode_snapshot_start(header))
+    for block in blocks:
+        assert isinstance(block, SnapshotPages)
+        content = block.decode(512)
+        pages = [content[at : at + 512] for at in range(0, len(content), 512)]
+        again = encode_snapshot_pages(block.pgnos, pages)
+        head_bytes = int.from_bytes(again[4:8], "little")
+        assert data[block.offset : block.offset + 8] == again[:8]
+        assert data[block.offset + 24 :].startswith(again[24 : 24 + head_bytes])
+    end = len(data) - len(encode_snapshot_end(footer, 0))
+    assert data[end:] == encode_snapshot_end(footer, end)
+
+
+def test_the_same_history_is_encoded_to_the_same_objects(tmp_path: Path) -> None:
+    """A change of what is written is a new format version; what zstd makes of it may change with zstd."""
+    build(tmp_path)
+    assert msgspec.to_builtins(describe(tmp_path)) == EXPECTED

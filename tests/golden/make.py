@@ -1,0 +1,130 @@
+"""Makes the golden replica of a format version: `python -m tests.golden.make`. By hand, and only for a new version.
+
+Times, nonces and contents are fixed, so only what zstd makes of them can differ from run to run. `expected.json` beside
+the objects records what they must decode to, and the SHA-256 of the database at every transaction.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import msgspec
+
+from tests.disk.spooling import SpoolRig
+from walrep.core.chunk import ChunkTable
+from walrep.core.names import SnapshotName, segment_key, snapshot_key
+from walrep.core.objects import REPLICA_FORMAT, ReplicaInfo
+from walrep.core.segment import SegmentChunk, read_segment
+from walrep.core.snapshot import SnapshotPages, read_snapshot
+from walrep.disk.peek import snapshot_ends
+from walrep.testing.replay import ReplayedState, list_timelines, replay
+
+__all__ = ["FOLDER", "build", "describe", "read_object"]
+
+FOLDER = Path(__file__).parent / f"format-{REPLICA_FORMAT}"
+
+
+def build(folder: Path) -> None:
+    """Write the replica into an empty folder."""
+    with tempfile.TemporaryDirectory() as work:
+        rig = SpoolRig(Path(work))
+        _write_history(rig)
+        info = ReplicaInfo(
+            format=REPLICA_FORMAT,
+            replica="r",
+            database="/var/lib/app/app.db",
+            created_ms=1_795_000_000_000,
+            created_by=rig.spool.state.writer,
+            walrep="0.1.0",
+        )
+        (folder / "replica").write_bytes(msgspec.json.format(msgspec.json.encode(info)) + b"\n")
+        for item in rig.spool.outbox():
+            key = segment_key(item.seq)
+            if item.is_base:
+                header, footer = snapshot_ends(item.path)
+                key = snapshot_key(
+                    SnapshotName(timeline=header.timeline, txid=footer.txid, seen_ms=footer.seen_ms, seq=footer.seq)
+                )
+            (folder / key).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(item.path, folder / key)
+        rig.close()
+
+
+def _write_history(rig: SpoolRig) -> None:
+    """Two timelines: three segments of transactions in the first, one in the second, which names its parent."""
+
+    def page(number: int) -> bytes:
+        return Random(number).randbytes(512)
+
+    rig.begin({pgno: page(pgno) for pgno in range(1, 7)})
+    rig.commit((2, page(102)[:100] + page(2)[100:]), seen_ms=10_000)
+    rig.commit((3, page(3)[:500] + b"tail of page"), (1, page(101)), seen_ms=10_500)
+    rig.seal()
+    rig.commit(*[(pgno, page(200 + pgno)) for pgno in range(1, 71)], page_count=70, seen_ms=20_000)
+    rig.commit((1, page(301)), page_count=4, seen_ms=21_000)
+    rig.seal()
+    rig.commit((5, page(405)), (1, page(401)), page_count=5, seen_ms=19_000)
+    rig.commit((2, page(402)), (2, page(502)), seen_ms=30_000)
+    rig.seal()
+    rig.begin({pgno: page(600 + pgno) for pgno in range(1, 4)})
+    rig.commit((3, page(703)), seen_ms=40_000)
+    rig.seal()
+
+
+def _table(table: ChunkTable) -> dict[str, Any]:
+    return {
+        "txid_before": table.txid_before,
+        "pgnos": table.pgnos,
+        "flags": table.flags.hex(),
+        "commits": msgspec.to_builtins(table.commits),
+    }
+
+
+def read_object(path: Path) -> list[Any]:
+    """Return what an object decodes to, front to back."""
+    read: Callable[[Any], Any] = read_snapshot if "snapshots" in path.parts else read_segment
+    with path.open("rb") as file:
+        return list(read(file.read))
+
+
+def describe(folder: Path) -> dict[str, Any]:
+    """Return what the objects in a folder decode to, and the SHA-256 of every state."""
+    objects: dict[str, Any] = {}
+    for path in sorted([*folder.glob("segments/*"), *folder.glob("snapshots/*/*")]):
+        objects[path.relative_to(folder).as_posix()] = [
+            _table(item.table)
+            if isinstance(item, SegmentChunk)
+            else item.pgnos
+            if isinstance(item, SnapshotPages)
+            else msgspec.to_builtins(item)
+            for item in read_object(path)
+        ]
+    states: dict[str, list[str]] = {}
+    for timeline in list_timelines(folder):
+        hashes = states.setdefault(timeline, [])
+
+        def note(state: ReplayedState, hashes: list[str] = hashes) -> None:
+            hashes.append(hashlib.sha256(state.image()).hexdigest())
+
+        replay(folder, timeline, after=note)
+    return {"replica": msgspec.json.decode((folder / "replica").read_bytes()), "objects": objects, "states": states}
+
+
+def main() -> None:
+    """Write the golden folder anew."""
+    readme = (FOLDER / "README.md").read_bytes()
+    shutil.rmtree(FOLDER)
+    FOLDER.mkdir()
+    (FOLDER / "README.md").write_bytes(readme)
+    build(FOLDER)
+    (FOLDER / "expected.json").write_bytes(msgspec.json.format(msgspec.json.encode(describe(FOLDER))) + b"\n")
+
+
+if __name__ == "__main__":
+    main()
