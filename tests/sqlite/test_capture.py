@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import random
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +14,8 @@ import numpy as np
 import pytest
 
 from tests.sqlite.live import LiveDatabase
+from walrep.core.encoder import ChunkJob
+from walrep.core.state import CaptureMark
 from walrep.core.wal import frame_offset, parse_wal_header
 from walrep.core.walsum import checksum_words
 from walrep.errors import CaptureBroken, DatabaseReplaced
@@ -262,24 +266,79 @@ def test_a_removed_wal_is_noticed(live: LiveDatabase) -> None:
         live.tick(1.0)
 
 
-def test_writers_that_never_pause_are_stopped_only_for_the_tail(tmp_path: Path) -> None:
+WRITER = """
+import sys, apsw
+connection = apsw.Connection(sys.argv[1])
+connection.set_busy_timeout(5000)
+connection.pragma("synchronous", "normal")
+print("ready", flush=True)
+while True:
+    connection.execute("insert into t(v) values(zeroblob(2000))")
+"""
+
+
+class SwallowingSink:
+    """A sink that is as fast as writers that never pause."""
+
+    def __init__(self) -> None:
+        self.spooled_frames = 0
+
+    def room_bytes(self) -> int:
+        return 1 << 30
+
+    def put(self, jobs: list[ChunkJob], marks: list[CaptureMark], frames_total: int) -> None:
+        self.spooled_frames = frames_total
+
+
+def test_writers_that_never_pause_are_stopped_only_for_the_tail(live: LiveDatabase) -> None:
     """When the WAL outgrows its limit the write lock is taken, and all is copied, so that the next write restarts it."""
-    live = LiveDatabase(tmp_path / "app.db")
+    live.begin()
+    live.capture.reader.sink = SwallowingSink()
+    writer = subprocess.Popen([sys.executable, "-c", WRITER, str(live.path)], stdout=subprocess.PIPE)
+    assert writer.stdout is not None
+    assert writer.stdout.readline() == b"ready\n"
+    generations = live.capture.reader.counts.generations
+    for _ in range(100_000):
+        live.tick(0.01)
+        if live.capture.counts.write_locks > 1 and live.capture.reader.counts.generations > generations + 1:
+            break
+    writer.kill()
+    writer.communicate()
+    assert live.capture.counts.write_locks > 1
+    assert live.capture.reader.counts.generations > generations + 1
+    assert live.capture.reader.encoder.counts.mismatches == 0
+
+
+def test_a_large_transaction_of_writers_that_pause_takes_no_lock(live: LiveDatabase) -> None:
+    """INV-06: what a PASSIVE can copy by itself stops nobody."""
     sink = live.begin()
     sink.keeps_images = False
-    restarts = live.capture.reader.counts.generations
-    for n in range(3000):
-        live.app.execute("insert into t(k, v) values(?, zeroblob(3000))", (n,))
-        if n % 20 == 0:
-            live.capture.tick()
-            live.clock.advance(0.0001)
-    live.tick(1.0)
-    assert live.capture.counts.write_locks > 0
+    for n in range(3):
+        live.commit("insert into t(k, v) values(?, zeroblob(8000000))", n)
+        for _ in range(5):
+            live.tick(0.6)
+    assert live.capture.counts.write_locks == 0
+    assert live.capture.files.index().backlog == 0
+    assert sink.image() == live.image()
+
+
+def test_a_wal_index_that_stays_half_written_for_a_moment_is_waited_for(live: LiveDatabase) -> None:
+    """A writer that is stopped between the two copies of the header is legal; only a long time ends capture."""
+    sink = live.begin()
     live.commit("insert into t(k) values(1)")
+    whole = os.pread(live.capture.files.shm_fd, 136, 0)
+    fd = os.open(f"{live.path}-shm", os.O_RDWR)  # closed with the process: closing it now would drop SQLite's locks
+    os.pwrite(fd, b"\0" * 8, 4)
     live.tick()
-    assert live.capture.reader.counts.generations > restarts
-    assert sink.image() == live.expected[-1]
-    live.close()
+    live.tick(0.5)
+    os.pwrite(fd, whole[:48], 0)
+    live.tick()
+    assert sink.images == live.expected
+    os.pwrite(fd, b"\0" * 8, 4)
+    live.tick()
+    with pytest.raises(CaptureBroken):
+        live.tick(11.0)
+    os.pwrite(fd, whole[:48], 0)
 
 
 def test_a_long_reader_raises_an_alarm_and_no_lock_is_taken(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from tests.sqlite.live import LiveDatabase
 from walrep.core.pages import PageHashes
 from walrep.core.resume import ResumeEvidence, ResumeKind, plan_resume
 from walrep.core.state import CaptureMark, CleanEnd
-from walrep.core.wal import WalIndex
+from walrep.core.wal import WalIndex, frame_offset
 
 MODES = [
     apsw.SQLITE_CHECKPOINT_PASSIVE,
@@ -162,4 +162,45 @@ def test_the_proof_of_a_clean_end_is_not_younger_than_the_clock_of_the_file_syst
     live.clock.step_wall(now_ms - live.clock.now_ms())
     assert live.capture.finish() is not None
     assert live.clock.now_ms() - now_ms >= 40
+    live.close()
+
+
+def test_a_log_without_frames_is_no_proof_that_nothing_was_committed(tmp_path: Path) -> None:
+    """Capture stood before the first frame; the app commits, closes last, and the next log is as empty as the first."""
+    live = LiveDatabase(tmp_path / "app.db")
+    live.let_go(remove_wal=True)
+    live.reopen_app()
+    live.attach_again()
+    live.begin()
+    mark, inode = live.capture.reader.mark, live.capture.files.inode
+    assert mark.frame == 0
+    live.kill_capture()
+    live.app.execute("insert into t(k) values(1)")
+    live.reopen_app()
+    capture = live.attach_again()
+    assert capture.files.index().max_frame == 0
+    plan = plan_resume(mark, None, capture.reader.evidence(mark, inode=inode, page_size=4096))
+    assert plan.kind is ResumeKind.BROKEN
+    live.close()
+
+
+def test_a_log_that_was_cut_inside_the_next_frame_proves_nothing(tmp_path: Path) -> None:
+    """`journal_size_limit` truncates the -wal at a restart: what came after the last captured frame is not known."""
+    live = LiveDatabase(tmp_path / "app.db")
+    live.begin()
+    for n in range(20):
+        live.commit("insert into t(k, v) values(?, zeroblob(3000))", n)
+    live.tick()
+    mark, inode = live.capture.reader.mark, live.capture.files.inode
+    live.kill_capture()
+    live.app.pragma("journal_size_limit", frame_offset(mark.frame + 1, 4096) + 100)
+    for n in range(20):
+        live.app.execute("insert into t(k, v) values(?, zeroblob(3000))", (n,))
+    live.checkpoint(apsw.SQLITE_CHECKPOINT_RESTART)
+    live.app.execute("insert into t(k) values(1)")
+    capture = live.attach_again()
+    assert capture.files.index().salts[0] == mark.salts[0] + 1
+    assert os.path.getsize(f"{live.path}-wal") == frame_offset(mark.frame + 1, 4096) + 100
+    plan = plan_resume(mark, None, capture.reader.evidence(mark, inode=inode, page_size=4096))
+    assert plan.kind is ResumeKind.BROKEN
     live.close()

@@ -69,15 +69,18 @@ def plan_resume(  # noqa: PLR0911  one return for each case of the module's text
         return _broken("the path names another file than before")
     if index.max_frame == 0 and clean_end is not None and evidence.file == clean_end:
         return ResumePlan(kind=ResumeKind.CLEAN_END, reason="the database file is as it was left")
+    if mark.frame == 0:
+        # Every log without a frame has the same salts, so they prove nothing.
+        return _broken("no frame had been captured, and the database file is not provably as it was left")
     if index.salts == mark.salts:
         if index.max_frame < mark.frame:
             return _broken("the log has fewer frames than were captured: its tail was lost")
-        if mark.frame and evidence.frame_checksum != mark.checksum:
+        if evidence.frame_checksum != mark.checksum:
             return _broken("the last captured frame was overwritten in its generation")
         return ResumePlan(kind=ResumeKind.CONTINUE, reason="the log continues at the last captured frame")
     if index.salts[0] != (mark.salts[0] + 1) % _U32:
         return _broken("the log was restarted more than once, or created anew")
-    if mark.frame == 0 or index.max_frame >= mark.frame or evidence.frame_checksum != mark.checksum:
+    if index.max_frame >= mark.frame or evidence.frame_checksum != mark.checksum:
         return _broken("the log was restarted, and the last captured frame is gone")
     if evidence.next_frame_continues:
         return _broken("the log was restarted after frames that were not captured")

@@ -78,7 +78,9 @@ class Journal:
     @property
     def size_bytes(self) -> int:
         """Bytes of its records."""
-        return 0 if self._log is None else self._log.size_bytes - HEADER_BYTES
+        # Asked for from other threads too, while the log may be closed.
+        log = self._log
+        return 0 if log is None else log.size_bytes - HEADER_BYTES
 
     @property
     def in_transaction(self) -> bool:

@@ -31,7 +31,11 @@ from walrep.disk.journal import Journal, SegmentTotals
 from walrep.disk.state import HashStore, StateDirectory
 from walrep.errors import SpoolFull, check
 
-__all__ = ["OutboxItem", "Recovered", "Sealed", "Spool"]
+__all__ = ["BASE_PART", "OutboxItem", "Recovered", "Sealed", "Spool"]
+
+
+BASE_PART = "base.part"
+"""Name in the state directory of a base that is being made."""
 
 
 class OutboxItem(msgspec.Struct, frozen=True, order=True):
@@ -75,6 +79,7 @@ class Spool:
             for folder in (directory.path, self._outbox, self._cache):
                 folder.mkdir(mode=0o700, exist_ok=True)
                 remove_temporaries(folder, modified_before_ms=1 << 62)
+            (directory.path / BASE_PART).unlink(missing_ok=True)
             self._discard_unsaved()
         self._outbox_bytes = sum(item.size_bytes for item in self.outbox())
 

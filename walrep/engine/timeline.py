@@ -12,7 +12,7 @@ from walrep.core.events import TimelineBegan
 from walrep.core.objects import SnapshotHeader, TimelineStart
 from walrep.core.state import LocalState
 from walrep.core.units import Checksum, Seq, Txid, make_timeline_id
-from walrep.disk.spool import OutboxItem, Spool
+from walrep.disk.spool import BASE_PART, OutboxItem, Spool
 from walrep.engine.parts import EngineParts
 from walrep.engine.settings import DatabaseSettings
 from walrep.engine.shipping import Shipper
@@ -56,7 +56,7 @@ async def begin_timeline(
     header = SnapshotHeader(
         replica=state.replica, timeline=timeline, writer=state.writer, created_ms=now_ms, page_size=page_size
     )
-    base = BaseCopy(capture.reader, spool.directory.path / "base.part", header)
+    base = BaseCopy(capture.reader, spool.directory.path / BASE_PART, header)
     try:
         item = await _make(parts, capture, spooler, base, abandoned)
     except BaseException:

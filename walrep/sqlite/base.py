@@ -91,11 +91,11 @@ class BaseCopy:
         reader = self._reader
         dirty = reader.dirty
         check(dirty is not None, "the copy has begun")
-        _, complete = reader.read(reader.clock.now_ms())
+        index, complete = reader.read(reader.clock.now_ms())
         if dirty is None or not complete:
             return False
         self._rounds += 1
-        page_count = reader.encoder.hashes.page_count or reader.files.page_count(reader.files.index())
+        page_count = reader.encoder.hashes.page_count or reader.files.page_count(index)
         last = len(dirty) <= _OVERLAY_PAGES or self._rounds > _OVERLAY_ROUNDS_MAX
         todo = sorted(dirty) if last else sorted(dirty)[:_OVERLAY_PAGES]
         dirty.difference_update(todo)

@@ -22,7 +22,7 @@ from walrep.core.checkpoint import (
 from walrep.core.state import CleanEnd
 from walrep.core.wal import WalIndex
 from walrep.core.walsum import FRAME_HEADER_BYTES
-from walrep.errors import CaptureBroken, DatabaseReplaced, check
+from walrep.errors import CaptureBroken, DatabaseBusy, DatabaseReplaced
 from walrep.sqlite.keeper import Keeper
 from walrep.sqlite.locks import readers_of
 from walrep.sqlite.reader import AlarmCallback, LogReader
@@ -32,6 +32,9 @@ __all__ = ["Capture", "CaptureCounts"]
 
 _REPLACED_CHECK_S = 0.25
 _STEPS_PER_TICK = 4
+_UNREADABLE_S_MAX = 10.0
+_ALARM_AGAIN_S = 60.0
+_STARVED_MAX = 20
 _BEGIN_FAILURES_MAX = 100
 _MTIME_REST_NS = 50_000_000
 _MTIME_PAUSES_MAX = 20
@@ -71,18 +74,26 @@ class Capture:
         self._passive_s = self._write_lock_s = self._checked_s = now_s
         self._passive_wait_s = policy.passive_wait_min_s
         self._probe_since_s: float | None = None
+        self._unreadable_since_s: float | None = None
+        self._reader_alarm_s = now_s - _ALARM_AGAIN_S
+        self._starved_in_row = 0
 
     def finish(self) -> CleanEnd | None:
         """Copy all that can be copied; return what proves the end of the log, if everything in it was captured.
 
         Nothing more is captured. A keeper is still held. Call it when the spool has everything.
         """
+        try:
+            return self._finish()
+        except (apsw.Error, DatabaseBusy):
+            return None
+
+    def _finish(self) -> CleanEnd | None:
         if not self.keeper.overlapping:
             self.keeper.begin_next()
-        target = self.files.index()
-        if not self.reader.reached(target):
+        if not self.reader.reached(self.files.index()):
             return None
-        self.keeper.end_previous(target)
+        self.keeper.end_previous()
         self.keeper.passive()
         index = self.files.index()
         if not self.reader.reached(index) or (index.max_frame and index.backlog):
@@ -104,7 +115,15 @@ class Capture:
             DatabaseReplaced: the path names another file; what the old one committed is captured.
 
         """
-        now_s, now_ms = self.clock.monotonic_s(), self.clock.now_ms()
+        now_s = self.clock.monotonic_s()
+        try:
+            active = self._look(now_s, self.clock.now_ms())
+        except DatabaseBusy as error:
+            return self._wait_for_index(now_s, error)
+        self._unreadable_since_s = None
+        return active
+
+    def _look(self, now_s: float, now_ms: int) -> bool:
         raw = self.files.raw_index()
         changed = raw != self._raw
         if self._at_rest and not changed:
@@ -122,6 +141,18 @@ class Capture:
         if complete:
             self._move_keeper(now_s, index, handed_over=handed_over)
         return changed or self.keeper.overlapping
+
+    def _wait_for_index(self, now_s: float, error: DatabaseBusy) -> bool:
+        """A writer is stopped, or died, half-way through publishing: the keeper that is held protects what there is."""
+        if self._unreadable_since_s is None:
+            self._unreadable_since_s = now_s
+        waited_s = now_s - self._unreadable_since_s
+        if waited_s > _UNREADABLE_S_MAX:
+            raise CaptureBroken(error.message, detail=error.detail, hint=error.hint) from error
+        if waited_s > _UNREADABLE_S_MAX / 10 and not self.keeper.overlapping:
+            self.keeper.recover_index()
+        self._at_rest = False
+        return True
 
     # -- the keeper -------------------------------------------------------------------------------------------------
 
@@ -167,26 +198,24 @@ class Capture:
                 raise CaptureBroken("no read transaction can be begun", detail=f"{self.files.path}: {error}") from error
             return False
         self._begin_failures = 0
-        self._target, self._target_frames = self.files.index(), None
+        self._target = self._target_frames = None
         self.counts.hand_overs += 1
         self.reader.read(self.clock.now_ms())
         return self._try_end_hand_over()
 
     def _try_end_hand_over(self) -> bool:
         """End the previous keeper once everything that the next one's beginning saw is in the spool. INV-01, INV-12."""
-        target = self._target
-        check(target is not None, "a hand-over has a target")
-        if target is None:
-            return False
+        if self._target is None:
+            self._target = self.files.index()
         if self._target_frames is None:
-            if not self.reader.passed(target):
+            if not self.reader.passed(self._target):
                 return False
             # Not `counts.frames`: what is in a base never reaches the sink, which would be waited for until a commit.
             self._target_frames = self.reader.put_frames
         sink = self.reader.sink
         if sink is not None and sink.spooled_frames < self._target_frames:
             return False
-        self.keeper.end_previous(target)
+        self.keeper.end_previous()
         self._target = self._target_frames = None
         return True
 
@@ -216,6 +245,11 @@ class Capture:
         """The WAL is too long because writers never pause: stop them for the tail of one checkpoint. INV-06."""
         done = self._passive(now_s)
         index = self.files.index()
+        if index.backlog == 0:
+            # Nobody is writing: all was copied without stopping anyone.
+            self._rounds = 0
+            self._hand_over()
+            return
         advice = plan_write_lock(
             backfilled=done,
             keeper_frame=self.keeper.view.max_frame,
@@ -230,12 +264,21 @@ class Capture:
         self._rounds = 0
         self._write_lock_s = now_s
         if advice is WriteLockAdvice.STARVED:
+            # The longer it lasts the less often it is worth trying.
+            self._starved_in_row = min(self._starved_in_row + 1, _STARVED_MAX)
+            self._write_lock_s += self._starved_in_row * self.policy.write_lock_interval_s
             if done is not None:
                 self.counts.starved += 1
                 if index.max_frame > self.policy.reader_alarm_frames:
-                    self._alarm_of_reader(index)
+                    self._alarm_of_reader(now_s, index)
             return
-        self._stop_writers()
+        self._starved_in_row = 0
+        try:
+            self._stop_writers()
+        except BaseException as error:
+            if not self.keeper.abandon_write_lock():
+                raise CaptureBroken("the keeper was lost", detail=f"{self.files.path}: {error}") from error
+            raise
 
     def _stop_writers(self) -> None:
         # Not under the lock: there SQLite then syncs only the pages that it copies there.
@@ -256,8 +299,8 @@ class Capture:
                 break
             self.clock.pause(0.0005)
         self.keeper.begin_under_lock()
-        index, _ = self.reader.read(now_ms, bounded=False)
-        self.keeper.unlock_writers(index)
+        self.reader.read(now_ms, bounded=False)
+        self.keeper.unlock_writers()
         held_s = self.clock.monotonic_s() - began_s
         self.counts.write_locks += 1
         self.counts.write_lock_total_s += held_s
@@ -265,7 +308,10 @@ class Capture:
 
     # -- alarms -----------------------------------------------------------------------------------------------------
 
-    def _alarm_of_reader(self, index: WalIndex) -> None:
+    def _alarm_of_reader(self, now_s: float, index: WalIndex) -> None:
+        if now_s - self._reader_alarm_s < _ALARM_AGAIN_S:
+            return
+        self._reader_alarm_s = now_s
         pids = readers_of(self.files.shm_fd)
         who = f" of process {', '.join(map(str, pids))}" if pids else ""
         size = index.max_frame * (self.files.page_size + FRAME_HEADER_BYTES)

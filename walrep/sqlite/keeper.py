@@ -10,6 +10,7 @@ when is decided in `walrep.core.checkpoint`; this class only does it.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import apsw
@@ -61,7 +62,8 @@ class Keeper:
             raise
         self._max_frame = -1
         self._settled = False
-        self._next_salts: tuple[int, int] | None = None
+        self._before_next: WalIndex | None = None
+        """The index read just before the next keeper began; None unless two are held."""
 
     @property
     def view(self) -> KeeperView:
@@ -71,24 +73,24 @@ class Keeper:
     @property
     def overlapping(self) -> bool:
         """Whether two keepers are held: the next one has begun, the previous one has not ended."""
-        return self._next_salts is not None
+        return self._before_next is not None
 
     def begin_next(self) -> None:
         """Begin the next keeper on the free connection; the previous one is still held."""
         check(not self.overlapping, "a hand-over is under way")
-        # The salts are read before the keeper begins. If a restart comes between, they differ from the index's at the
+        # The index is read before the keeper begins. If a restart comes between, its salts differ from those at the
         # next tick, which takes the keeper to be on READ-LOCK 0 and probes; the other way round would skip the probe.
-        salts = self.files.index().salts
+        # And only what was all backfilled before can have sent the keeper to READ-LOCK 0.
+        before = self.files.index()
         _begin(self.free)
-        self._next_salts = salts
+        self._before_next = before
 
-    def end_previous(self, index: WalIndex) -> None:
-        """End the previous keeper. Everything up to `index`, read after the next began, must be captured. INV-01."""
-        check(self._next_salts is not None, "no hand-over is under way")
+    def end_previous(self) -> None:
+        """End the previous keeper. Everything committed when the next one began must be captured. INV-01."""
+        check(self.overlapping, "no hand-over is under way")
         self.holder.execute("rollback")
         self.holder, self.free = self.free, self.holder
-        self._take(self._next_salts or (0, 0), index)
-        self._next_salts = None
+        self._take_next()
 
     def passive(self) -> int | None:
         """Run a PASSIVE checkpoint; return how many frames are backfilled, None if the lock was not free."""
@@ -116,18 +118,25 @@ class Keeper:
 
     def begin_under_lock(self) -> None:
         """Begin the keeper anew; while the write lock is held and all is backfilled it goes to READ-LOCK 0."""
-        self._next_salts = self.files.index().salts
+        before = self.files.index()
         _begin(self.holder)
+        self._before_next = before
 
-    def unlock_writers(self, index: WalIndex) -> None:
-        """Let writers go on; `index` was read and captured after the keeper began anew."""
+    def unlock_writers(self) -> None:
+        """Let writers go on; everything committed is captured."""
         self.free.execute("rollback")
-        self._take(self._next_salts or self._salts, index)
-        self._next_salts = None
+        self._take_next()
 
-    def abandon_write_lock(self) -> None:
-        """Let writers go on with nothing done; the keeper proper was not ended."""
-        self.free.execute("rollback")
+    def abandon_write_lock(self) -> bool:
+        """Let writers go on with nothing done; say whether the keeper proper is still held."""
+        if self.free.in_transaction:
+            self.free.execute("rollback")
+        return self.holder.in_transaction
+
+    def recover_index(self) -> None:
+        """Read once, so that SQLite repairs a wal-index that a dead writer left half-written."""
+        with suppress(apsw.Error):
+            _read(self.free)
 
     def close(self, *, remove_wal: bool) -> None:
         """Let the database go.
@@ -143,10 +152,13 @@ class Keeper:
             connection.close()
         self.files.close()
 
-    def _take(self, salts: tuple[int, int], index: WalIndex) -> None:
-        self._salts = salts
-        self._max_frame = index.max_frame
-        self._settled = index.max_frame > 0 and index.backlog == 0
+    def _take_next(self) -> None:
+        before = self._before_next
+        if before is not None:
+            self._salts = before.salts
+            self._max_frame = before.max_frame
+            self._settled = before.max_frame > 0 and before.backlog == 0
+        self._before_next = None
 
 
 def _connect(path: Path, *, enable_wal: bool) -> apsw.Connection:

@@ -140,8 +140,6 @@ class LogReader:
 
     def _continue_at(self, mark: CaptureMark) -> None:
         header = self.files.wal_header()
-        if mark.frame == 0 and (header is None or header.salts != mark.salts):
-            return
         if header is None or header.salts != mark.salts:
             raise CaptureBroken("the log changed while capture was about to go on", detail=str(self.files.path))
         self._header, self._frame, self._checksum = header, mark.frame, mark.checksum

@@ -28,7 +28,7 @@ from walrep.core.wal import (
     wal_index_page_slots,
 )
 from walrep.core.walsum import FRAME_HEADER_BYTES, frame_headers, valid_frame_count
-from walrep.errors import CaptureBroken, DatabaseInUse, NotADatabase
+from walrep.errors import DatabaseBusy, DatabaseInUse, NotADatabase
 
 __all__ = ["CHECKPOINT_LOCK", "WRITE_LOCK", "WalFiles"]
 
@@ -72,14 +72,18 @@ class WalFiles:
         """Return one consistent reading of the wal-index header.
 
         Raises:
-            CaptureBroken: it stays unreadable, as when something other than SQLite wrote over it.
+            DatabaseBusy: it stays unreadable: a writer was stopped while it published, or something else wrote there.
 
         """
         for _ in range(10_000):
             index = parse_wal_index(self.raw_index())
             if index is not None:
                 return index
-        raise CaptureBroken("the wal-index stays unreadable", detail=f"{self.path}-shm")
+        raise DatabaseBusy(
+            "the wal-index stays unreadable",
+            detail=f"{self.path}-shm",
+            hint="a process of the app was stopped while it committed, or a program wrote over the file",
+        )
 
     def wal_header(self) -> WalHeader | None:
         """Return the header of the current generation, None if there is none."""
@@ -157,7 +161,7 @@ class WalFiles:
         return CleanEnd(stat.st_size, stat.st_mtime_ns, xxh3_64_intdigest(header))
 
     def frame_evidence(self, mark: CaptureMark) -> tuple[tuple[int, int] | None, bool]:
-        """Return the checksum of frame `mark.frame` if it has the mark's salts, and whether the next continues it.
+        """Return the checksum of frame `mark.frame` if it has the mark's salts, and whether the next may continue it.
 
         Both byte orders of checksums are tried for the next frame: the header that told it may be gone.
         """
@@ -170,7 +174,11 @@ class WalFiles:
             return None, False
         checksum = int(headers[0, 4]), int(headers[0, 5])
         if len(headers) == 1:
-            return checksum, False
+            # Part of a frame: the file was cut to `journal_size_limit`, and where the generation ended is not known.
+            return checksum, len(both) > stride
+        if (int(headers[1, 2]), int(headers[1, 3])) == (0, 0):
+            # SQLite before 3.50.2 commits such frames after some ROLLBACK TO.
+            return checksum, True
         continues = any(
             valid_frame_count(
                 both[stride:],
