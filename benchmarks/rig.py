@@ -74,7 +74,7 @@ class Rig:
         timeline = make_timeline_id(1, NONCE)
         self.spool.open_timeline(timeline, TimelineStart(reason="benchmark"), page_size, now_ms)
         header = SnapshotHeader(replica=NONCE, timeline=timeline, writer=writer, created_ms=now_ms, page_size=page_size)
-        base = BaseCopy(self.capture.reader, self.directory.path / "base.part", header)
+        base = BaseCopy(self.capture.reader, self.directory.path / "base.part", header, self.spool.room)
         while not base.begin():
             pass
         while base.copy_slice():

@@ -5,6 +5,7 @@
     segment-size = "64MiB"
     outbox-limit = "1GiB"
     cache-limit = "256MiB"
+    disk-reserve = "64MiB"
     shutdown-deadline = "30s"
 
     [[database]]
@@ -90,6 +91,7 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     segment_size: Size | None = None
     outbox_limit: Size | None = None
     cache_limit: Size | None = None
+    disk_reserve: Size | None = None
 
 
 class DatabaseTable(Tuning, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
@@ -312,6 +314,7 @@ def _database(table: DatabaseTable, defaults: Tuning, overrides: Overrides, plac
         **_said(
             outbox_bytes_max=_first_said(table.outbox_limit, defaults.outbox_limit),
             cache_bytes_max=_first_said(table.cache_limit, defaults.cache_limit),
+            disk_reserve_bytes=_first_said(table.disk_reserve, defaults.disk_reserve),
         )
     )
     _check_amounts(flush, spool, places.where)

@@ -22,6 +22,7 @@ from walrep.core.pages import page_hash
 from walrep.core.snapshot import SnapshotPages, read_snapshot
 from walrep.core.state import CaptureMark
 from walrep.core.units import Seq, TimelineId
+from walrep.disk.room import DiskRoom
 from walrep.sqlite.base import BaseCopy
 from walrep.sqlite.capture import Capture
 from walrep.sqlite.keeper import Keeper
@@ -147,7 +148,7 @@ class LiveDatabase:
             created_ms=0,
             page_size=self.capture.files.page_size,
         )
-        return BaseCopy(self.capture.reader, self.path.with_suffix(".base"), header)
+        return BaseCopy(self.capture.reader, self.path.with_suffix(".base"), header, DiskRoom(self.path.parent, 0))
 
     def end_base(self, base: BaseCopy) -> DecodingSink:
         """Overlay until the base is complete; encoding begins there."""

@@ -166,8 +166,8 @@ def compress_pages(
 ) -> bytes:
     """Return the compressed pages, the body of a block; `references` are the pre-images, in table order.
 
-    `hasty` is for a backlog: with references it is 1.4 to 1.8 times as fast, for up to 5 % more bytes. The format is
-    the same.
+    `hasty` is for a backlog: with references it is 1.4 to 1.8 times as fast on three of the four workloads of
+    `benchmarks`, no faster on the job queue, for up to 5 % more bytes. The format is the same.
     """
     dictionary = _dictionary(references)
     if hasty and dictionary is not None:

@@ -28,11 +28,15 @@ from walrep.core.state import CaptureMark, LocalState
 from walrep.core.units import Checksum, Seq, TimelineId, Txid, format_seq, timeline_number
 from walrep.disk.atomic import map_os_errors, publish, remove_temporaries, temporary_path
 from walrep.disk.journal import Journal, SegmentTotals
+from walrep.disk.room import DiskRoom
 from walrep.disk.state import HashStore, StateDirectory
 from walrep.errors import SpoolFull, check
 
-__all__ = ["BASE_PART", "OutboxItem", "Recovered", "Sealed", "Spool"]
+__all__ = ["BASE_PART", "DISK_RESERVE_BYTES", "OutboxItem", "Recovered", "Sealed", "Spool"]
 
+
+DISK_RESERVE_BYTES = 64 << 20
+"""What the spool leaves free of its disk, unless told otherwise."""
 
 BASE_PART = "base.part"
 """Name in the state directory of a base that is being made."""
@@ -66,16 +70,23 @@ class Recovered(msgspec.Struct, frozen=True, kw_only=True):
 class Spool:
     """Journal, outbox, cache and hash array of one database, and the state that ties them together."""
 
-    def __init__(self, directory: StateDirectory, state: LocalState, *, outbox_bytes_max: int) -> None:
+    def __init__(
+        self,
+        directory: StateDirectory,
+        state: LocalState,
+        *,
+        outbox_bytes_max: int,
+        disk_reserve_bytes: int = DISK_RESERVE_BYTES,
+    ) -> None:
         self.directory = directory
         self.state = state
+        self.room = DiskRoom(directory.path, disk_reserve_bytes)
         self.hash_store = HashStore(directory.path)
         self._outbox_bytes_max = outbox_bytes_max
         self._outbox = directory.path / "outbox"
         self._cache = directory.path / "cache"
         self._journal = Journal(directory.path)
         with map_os_errors(f"use {directory.path}"):
-            remove_temporaries(directory.path, modified_before_ms=1 << 62)
             for folder in (directory.path, self._outbox, self._cache):
                 folder.mkdir(mode=0o700, exist_ok=True)
                 remove_temporaries(folder, modified_before_ms=1 << 62)
@@ -117,6 +128,8 @@ class Spool:
     def recover(self) -> Recovered | None:
         """Rebuild the position and the hash array from disk and go on with the journal; None if they do not agree."""
         state = self.state
+        # A log whose sync failed is of no use any more; opened again it shows what the disk has.
+        self.hash_store.close()
         if state.timeline is None:
             return None
         hashes, mark, txid = self.hash_store.load(), state.mark, int(state.txid)
@@ -146,7 +159,7 @@ class Spool:
         """Write one chunk to the journal; it survives a kill when this returns, a power cut when it is sealed.
 
         Raises:
-            SpoolFull: the outbox is at its limit, or the disk is full.
+            SpoolFull: the outbox is at its limit, or the disk is full but for its reserve.
 
         """
         if self.outbox_bytes > self._outbox_bytes_max:
@@ -155,6 +168,7 @@ class Spool:
                 detail=f"{self.directory.path}: {self.outbox_bytes >> 20} MiB wait for the store",
                 hint="make the store reachable, or raise outbox-limit",
             )
+        self._require_room(len(entry.block) + len(entry.hashes) + len(entry.pgnos))
         self._journal.append(entry)
 
     def seal(self, created_ms: int) -> Sealed | None:
@@ -167,6 +181,8 @@ class Spool:
             return None
         header = self._header(created_ms)
         footer = totals.footer()
+        # A segment that can go out makes room in the end, so it may use half of the reserve.
+        self._require_room(self.pending_bytes, reserve_share=0.5)
         path = self._outbox / format_seq(header.seq)
         with map_os_errors(f"seal segment {header.seq}"):
             self._write_segment(path, header, footer, self._journal.lasting_entries())
@@ -181,9 +197,8 @@ class Spool:
             looked_ms=last.last_seen_ms,
             clean_end=None,
         )
+        item = self._added(header.seq, path)
         self._journal.begin(self.state.next_seq)
-        item = OutboxItem(seq=header.seq, is_base=False, path=path, size_bytes=path.stat().st_size)
-        self._outbox_bytes += item.size_bytes
         return Sealed(item=item, header=header, footer=footer)
 
     def open_timeline(self, timeline: TimelineId, start: TimelineStart, page_size: int, created_ms: int) -> OutboxItem:
@@ -225,9 +240,8 @@ class Spool:
             mark=None,
             clean_end=None,
         )
+        item = self._added(seq, path)
         self._journal.begin(self.state.next_seq)
-        item = OutboxItem(seq=seq, is_base=False, path=path, size_bytes=path.stat().st_size)
-        self._outbox_bytes += item.size_bytes
         return item
 
     def begin_timeline(self, base: Path, state: LocalState, hashes: bytes) -> OutboxItem:
@@ -236,11 +250,10 @@ class Spool:
         self.hash_store.reset(hashes)
         with map_os_errors(f"keep {final}"):
             publish(base, final)
-        self.state = state
         self.directory.save(state)
+        self.state = state
+        item = self._added(state.next_seq - 1, final, is_base=True)
         self._journal.begin(state.next_seq)
-        item = OutboxItem(seq=state.next_seq - 1, is_base=True, path=final, size_bytes=final.stat().st_size)
-        self._outbox_bytes += item.size_bytes
         return item
 
     def keep(self, item: OutboxItem, *, cache_bytes_max: int) -> None:
@@ -251,13 +264,7 @@ class Spool:
                 item.path.unlink()
                 return
             item.path.rename(self._cache / item.path.name)
-            cached = sorted(self._cache.iterdir())
-            total = sum(path.stat().st_size for path in cached)
-            for path in cached:
-                if total <= cache_bytes_max:
-                    break
-                total -= path.stat().st_size
-                path.unlink()
+        self._evict(cache_bytes_max)
 
     def update(self, **changes: object) -> None:
         """Change fields of the state, durably."""
@@ -276,11 +283,40 @@ class Spool:
             if item.seq >= state.next_seq or unsaved_base:
                 item.path.unlink()
 
+    def _evict(self, cache_bytes_max: int) -> None:
+        """Remove the oldest of the cache beyond the limit."""
+        with map_os_errors(f"clean {self._cache}"):
+            cached = sorted(self._cache.iterdir())
+            total = sum(path.stat().st_size for path in cached)
+            for path in cached:
+                if total <= cache_bytes_max:
+                    break
+                total -= path.stat().st_size
+                path.unlink()
+
+    def _require_room(self, size_bytes: int, *, reserve_share: float = 1.0) -> None:
+        """Refuse to use up the disk that the app writes to, too; the cache goes first."""
+        if self.room.allows(size_bytes, reserve_share=reserve_share):
+            return
+        self._evict(0)
+        if not self.room.allows(size_bytes, reserve_share=reserve_share):
+            raise SpoolFull(
+                "the disk is almost full",
+                detail=str(self.directory.path),
+                hint="make room, or move the state with state-dir; disk-reserve is what walrep leaves to others",
+            )
+
+    def _added(self, seq: int, path: Path, *, is_base: bool = False) -> OutboxItem:
+        item = OutboxItem(seq=seq, is_base=is_base, path=path, size_bytes=path.stat().st_size)
+        self._outbox_bytes += item.size_bytes
+        return item
+
     # -- helpers ----------------------------------------------------------------------------------------------------
 
     def _save(self, **changes: object) -> None:
-        self.state = msgspec.structs.replace(self.state, **changes)
-        self.directory.save(self.state)
+        state = msgspec.structs.replace(self.state, **changes)
+        self.directory.save(state)
+        self.state = state
 
     def _header(self, created_ms: int) -> SegmentHeader:
         state = self.state

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 from pathlib import Path
 
 import msgspec
@@ -77,6 +78,24 @@ class StateDirectory:
                 hint="use the version that wrote it",
             )
         return state
+
+    def set_aside(self, now_ms: int) -> None:
+        """Move what belongs to another lineage into a folder of its own; nothing of it is used, or lost."""
+        names = (
+            "state.json",
+            "pages",
+            "pages.log",
+            "outbox",
+            "base.part",
+            *(p.name for p in self.path.glob("journal-*")),
+        )
+        aside = self.path / f"aside-{now_ms}"
+        with map_os_errors(f"set {self.path} aside"):
+            for name in names:
+                if (self.path / name).exists():
+                    aside.mkdir(mode=0o700, exist_ok=True)
+                    (self.path / name).rename(aside / name)
+            shutil.rmtree(self.path / "cache", ignore_errors=True)
 
     def save(self, state: LocalState) -> None:
         """Replace the state, durably."""

@@ -113,20 +113,22 @@ class Attacher:
         await self.check()
         await parts.runner.run(partial(_refuse_stale_wal, path, state))
 
-        def attach() -> Capture:
+        def attach() -> tuple[Capture, Attached]:
             keeper = Keeper(path, enable_wal=enable_wal)
-            return Capture(keeper, policy=parts.capture_policy, clock=parts.clock, alarm=self._alarm)
-
-        capture = await parts.captures.run(attach)
-        index = capture.files.index()
-        parts.report(
-            Attached(
-                database=str(path),
-                page_size=capture.files.page_size,
-                page_count=capture.files.page_count(index),
-                wal_frames=index.max_frame,
+            try:
+                index = keeper.files.index()
+                page_count = keeper.files.page_count(index)
+                capture = Capture(keeper, policy=parts.capture_policy, clock=parts.clock, alarm=self._alarm)
+            except BaseException:
+                keeper.close(remove_wal=False)
+                raise
+            size = keeper.files.page_size
+            return capture, Attached(
+                database=str(path), page_size=size, page_count=page_count, wal_frames=index.max_frame
             )
-        )
+
+        capture, attached = await parts.captures.run(attach, discard=_close)
+        parts.report(attached)
         self._told = ""
         return capture
 
@@ -160,6 +162,10 @@ def _refuse_stale_wal(path: Path, state: LocalState) -> None:
             hint="opening the new database now would corrupt it: stop the app, remove the -wal and -shm files, put the "
             "new database in place again, and start the app",
         )
+
+
+def _close(attached: tuple[Capture, Attached]) -> None:
+    attached[0].keeper.close(remove_wal=False)
 
 
 def _stat(path: Path) -> os.stat_result | None:

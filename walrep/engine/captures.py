@@ -11,6 +11,7 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -36,6 +37,11 @@ class Sweepable(Protocol):
         ...
 
 
+def _discard(discard: Callable[[T], None], future: Future[T]) -> None:
+    if not future.cancelled() and future.exception() is None:
+        discard(future.result())
+
+
 def _answer(call: Callable[[], Any], future: Future[Any]) -> None:
     if future.set_running_or_notify_cancel():
         try:
@@ -59,11 +65,19 @@ class CaptureThread:
         self._thread = threading.Thread(target=self._loop, name="walrep-capture", daemon=True)
         self._thread.start()
 
-    async def run(self, call: Callable[[], T]) -> T:
-        """Run `call` on the capture thread, between two sweeps."""
+    async def run(self, call: Callable[[], T], *, discard: Callable[[T], None] | None = None) -> T:
+        """Run `call` on the capture thread, between two sweeps.
+
+        `discard` gets the result if whoever waits for it is cancelled before it is there.
+        """
         future: Future[T] = Future()
         self._calls.put((call, future))
-        return await asyncio.wrap_future(future)
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            if discard is not None:
+                future.add_done_callback(partial(_discard, discard))
+            raise
 
     def add(self, unit: Sweepable, failed: Callable[[Exception], None]) -> None:
         """Begin to sweep a unit; `failed` is called once, on this thread, if its tick raises. On the thread only."""

@@ -57,20 +57,45 @@ async def claim_replica(
     if claim is Claim.CONTINUE and state is not None:
         kept = msgspec.structs.replace(writer, nonce=state.writer.nonce)
         return msgspec.structs.replace(state, writer=kept, url=settings.url)
-    if claim is Claim.ADOPT and info is not None:
-        newest = await _newest_segment(store)
-        adopted = _fresh_state(settings, info.replica, writer)
-        if newest is not None:
-            adopted = msgspec.structs.replace(
-                adopted, next_seq=Seq(newest.seq + 1), timeline_number=timeline_number(newest.timeline)
-            )
-        directory.save(adopted)
-        return adopted
+    if claim is Claim.ADOPT:
+        return await adopt_replica(store, directory, settings, now_ms=now_ms, new_writer=new_writer)
     begun = state if state is not None and state.next_seq == 1 else _fresh_state(settings, writer.nonce, writer)
+    if begun is not state:
+        directory.set_aside(now_ms)
     # The state first: whoever finds the replica's object with this nonce knows that it is its own.
     directory.save(begun)
     await _create(store, begun, settings, now_ms)
     return begun
+
+
+async def adopt_replica(
+    store: Store,
+    directory: StateDirectory,
+    settings: DatabaseSettings,
+    *,
+    now_ms: int,
+    new_writer: Callable[[], Writer],
+) -> LocalState:
+    """Return a state without lineage, with which a new timeline can begin behind the newest segment that is there.
+
+    What the state directory holds of another lineage is set aside in it. One LIST of all segments.
+
+    Raises:
+        ReplicaConflict: there is no replica.
+
+    """
+    info = await read_replica_info(store)
+    if info is None:
+        raise ReplicaConflict("the replica is gone", detail=settings.url, hint="check the URL")
+    newest = await _newest_segment(store)
+    adopted = _fresh_state(settings, info.replica, new_writer())
+    if newest is not None:
+        adopted = msgspec.structs.replace(
+            adopted, next_seq=Seq(newest.seq + 1), timeline_number=timeline_number(newest.timeline)
+        )
+    directory.set_aside(now_ms)
+    directory.save(adopted)
+    return adopted
 
 
 async def check_store(store: Store, spool: Spool) -> None:

@@ -8,22 +8,32 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 from walrep.core.events import Alarm, Detached, RetryScheduled, Stopping
 from walrep.core.resume import ResumeKind
+from walrep.core.state import LocalState
 from walrep.disk.spool import Spool
 from walrep.disk.state import StateDirectory
 from walrep.engine.attach import Attacher
-from walrep.engine.lineage import check_store, claim_replica
+from walrep.engine.lineage import adopt_replica, check_store, claim_replica
 from walrep.engine.parts import EngineParts, OpenedStore
 from walrep.engine.settings import DatabaseSettings
 from walrep.engine.shipping import Shipper
 from walrep.engine.spooler import Spooler, SpoolerLimits
 from walrep.engine.timeline import begin_timeline
 from walrep.engine.waiting import wait_for_event
-from walrep.errors import CaptureBroken, DatabaseReplaced, NotDurable, SpoolFull, WalrepError
+from walrep.errors import (
+    CaptureBroken,
+    DatabaseReplaced,
+    NotDurable,
+    ReplicaConflict,
+    SpoolError,
+    SpoolFull,
+    WalrepError,
+)
 from walrep.sqlite.capture import Capture
 
 __all__ = ["DETACH_REQUEST", "Replicator"]
@@ -51,6 +61,9 @@ class Replicator:
         self._drain_until_s: float | None = None
         self._retry_told = ""
         self._retried = False
+        self._attached = False
+        """Whether a database is held; its file may be opened for nothing else then."""
+        self._clean = False
 
     async def run(self, stop: asyncio.Event) -> None:
         """Protect the database until `stop`, or until a detach is asked for.
@@ -64,7 +77,8 @@ class Replicator:
                 await self._attacher.check()
             await self._run(stop)
         finally:
-            self._attacher.let_go()
+            if not self._attached:
+                self._attacher.let_go()
 
     async def _run(self, stop: asyncio.Event) -> None:
         directory = StateDirectory(self._settings.state_dir)
@@ -78,9 +92,18 @@ class Replicator:
                 now_ms=self._parts.clock.now_ms(),
                 new_writer=self._parts.new_writer,
             )
-            spool = Spool(directory, state, outbox_bytes_max=self._settings.spool.outbox_bytes_max)
+            spool = self._new_spool(directory, state)
             try:
                 await check_store(opened.store, spool)
+            except ReplicaConflict:
+                if not self._settings.new_timeline:
+                    raise
+                now_ms, new_writer = self._parts.clock.now_ms(), self._parts.new_writer
+                state = await adopt_replica(
+                    opened.store, directory, self._settings, now_ms=now_ms, new_writer=new_writer
+                )
+                spool = self._new_spool(directory, state)
+            try:
                 await self._replicate(opened, spool, stop)
             finally:
                 await asyncio.wrap_future(self._parts.worker.submit(spool.close))
@@ -95,7 +118,8 @@ class Replicator:
             loops.append(group.create_task(self._quit_on_stop(stop)))
             loops.append(group.create_task(self._quit_on_request(spool.directory.path / DETACH_REQUEST)))
             await self._timelines(shipper, spool)
-            durable = await self._drained(shipper)
+            await self._seal_leftover(shipper, spool)
+            durable = await self._drained(shipper) and not spool.totals.commit_count
             for loop in loops:
                 loop.cancel()
         self._parts.report(
@@ -112,6 +136,21 @@ class Replicator:
                 detail=f"{self._settings.path}: {spool.outbox_bytes} bytes wait in {spool.directory.path}",
                 hint="they are kept, and go out at the next start",
             )
+
+    def _new_spool(self, directory: StateDirectory, state: LocalState) -> Spool:
+        limits = self._settings.spool
+        return Spool(
+            directory, state, outbox_bytes_max=limits.outbox_bytes_max, disk_reserve_bytes=limits.disk_reserve_bytes
+        )
+
+    async def _seal_leftover(self, shipper: Shipper, spool: Spool) -> None:
+        """Ship what a spool that failed left in the journal; if it cannot be sealed now, the next start does."""
+        if spool.totals.commit_count:
+            with suppress(SpoolError):
+                await shipper.on_worker(spool.recover)
+                await shipper.on_worker(partial(spool.seal, self._parts.clock.now_ms()))
+        with suppress(SpoolError):
+            await shipper.requeue()
 
     async def _quit_on_stop(self, stop: asyncio.Event) -> None:
         await stop.wait()
@@ -139,14 +178,15 @@ class Replicator:
             capture = await self._attacher.attach(spool.state, again=self._retried, stop=self._quit)
             if capture is None:
                 return
+            self._attached = True
             spooler = self._new_spooler(spool, shipper)
             try:
                 if await self._go_on(capture, shipper, spooler, reason):
                     await self._ended.wait()
-            except SpoolFull as error:
-                if not self._retried:
-                    raise
+            except (SpoolError, CaptureBroken, DatabaseReplaced) as error:
                 self._break(error)
+                if isinstance(error, SpoolError) and not self._retried:
+                    raise
             except asyncio.CancelledError:
                 # Something else has failed: there is nobody left to wait for.
                 self._drain_until_s = self._parts.clock.monotonic_s()
@@ -174,12 +214,16 @@ class Replicator:
         """Resume the timeline, or begin one; False when that was abandoned."""
         captures, spool = self._parts.captures, spooler.spool
         recovered = await shipper.on_worker(spool.recover)
+        await shipper.requeue()
         shipper.spooler = spooler
         reason = must_begin
         if not reason:
             plan = await self._attacher.resume(capture, spool, recovered)
             if plan.kind is not ResumeKind.BROKEN:
-                await shipper.on_worker(partial(spool.update, wal_inode=capture.files.wal_inode, clean_end=None))
+                # A log that ended cleanly is still at its end, until something is captured.
+                clean_end = spool.state.clean_end if plan.kind is ResumeKind.CLEAN_END else None
+                wal_inode = capture.files.wal_inode
+                await shipper.on_worker(partial(spool.update, wal_inode=wal_inode, clean_end=clean_end))
                 spooler.note_recovered()
                 if self._retried:
                     # What filled the outbox goes out before more is captured.
@@ -189,6 +233,8 @@ class Replicator:
             reason = plan.reason
         # What the timeline before captured and did not ship is still shipped as part of it.
         await shipper.seal("the timeline ended", final=True)
+        if spooler.failure is not None:
+            raise spooler.failure
         shipper.spooler = None
         await captures.run(partial(self._begin_sweeping, capture, None))
         begun = await begin_timeline(self._parts, self._settings, capture, shipper, spooler, (reason, self._ended))
@@ -214,26 +260,46 @@ class Replicator:
         self._ended.set()
 
     async def _release(self, capture: Capture, shipper: Shipper, spooler: Spooler) -> None:
-        """Make durable what is captured, then let the database go."""
-        captures, stopping = self._parts.captures, self._broken is None
-        if stopping:
-            self._parts.report(Stopping(database=str(self._settings.path)))
+        """Make durable what is captured, then let the database go, whatever happens."""
+        self._clean = False
         try:
-            await captures.run(partial(self._last_look, capture))
+            await self._settle(capture, shipper, spooler)
         except WalrepError as error:
-            self._broken = self._broken or error
-        # Of what a failed spool took, the next attempt finds all that is whole in the journal.
-        if capture.reader.sink is not None and spooler.failure is None:
-            await shipper.seal("stop" if stopping else "the timeline ended", final=True)
-            clean_end = None
-            if self._broken is None:
-                await self._drained(shipper)
-                clean_end = await captures.run(capture.finish)
-            looked_ms = capture.reader.looked_ms
-            await shipper.on_worker(partial(spooler.spool.update, clean_end=clean_end, looked_ms=looked_ms))
-        shipper.spooler = None
-        await captures.run(partial(capture.keeper.close, remove_wal=self._broken is None))
+            self._break(error)
+        finally:
+            shipper.spooler = None
+            await asyncio.shield(self._close(capture))
+
+    async def _close(self, capture: Capture) -> None:
+        def close() -> None:
+            self._parts.captures.remove(capture)
+            # Where the end of the log is not proven it must stay: it may hold what was not captured.
+            capture.keeper.close(remove_wal=self._clean)
+
+        await self._parts.captures.run(close)
+        self._attached = False
         self._attacher.let_go()
+
+    async def _settle(self, capture: Capture, shipper: Shipper, spooler: Spooler) -> None:
+        captures, encoding = self._parts.captures, capture.reader.sink is not None
+        if self._broken is None:
+            self._parts.report(Stopping(database=str(self._settings.path)))
+        if self._broken is None and encoding:
+            # While the store is slow the keeper goes on moving, so that the app's checkpoints work.
+            await shipper.seal("stop", final=False)
+            await self._drained(shipper)
+        await captures.run(partial(self._last_look, capture))
+        # Of what a failed spool took, the next attempt finds all that is whole in the journal.
+        if not encoding or spooler.failure is not None:
+            return
+        await shipper.seal("stop" if self._broken is None else "the timeline ended", final=True)
+        clean_end = None
+        if self._broken is None:
+            await self._drained(shipper)
+            clean_end = await captures.run(capture.finish)
+        looked_ms = capture.reader.looked_ms
+        await shipper.on_worker(partial(spooler.spool.update, clean_end=clean_end, looked_ms=looked_ms))
+        self._clean = clean_end is not None
 
     def _last_look(self, capture: Capture) -> None:
         """Capture what was committed until now, on the capture thread; nothing sweeps the database afterwards."""
@@ -258,9 +324,12 @@ class Replicator:
             self._ended.clear()
         if isinstance(error, CaptureBroken | DatabaseReplaced):
             return str(error)
-        while isinstance(error, SpoolFull) and not self._quit.is_set():
+        if isinstance(error, SpoolFull) and spool.in_transaction and not spool.sealed_bytes:
+            return "a transaction does not fit into the outbox"
+        while isinstance(error, SpoolError) and not self._quit.is_set():
             await wait_for_event(self._quit, _LOOK_AGAIN_S)
-            if spool.sealed_bytes <= _OUTBOX_REST * self._settings.spool.outbox_bytes_max:
+            few = spool.sealed_bytes <= _OUTBOX_REST * self._settings.spool.outbox_bytes_max
+            if few and spool.room.allows(0):
                 break
         return ""
 

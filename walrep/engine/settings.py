@@ -16,10 +16,12 @@ class SpoolLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     `outbox_bytes_max`: captured, not yet durable; at the limit the timeline ends loudly rather than fill the disk.
     `cache_bytes_max`: durable segments, kept so that packs need no download; evicted at no loss.
+    `disk_reserve_bytes`: free space that is left to others, at most a tenth of the disk; then as at the outbox's limit.
     """
 
     outbox_bytes_max: int = 1 << 30
     cache_bytes_max: int = 256 << 20
+    disk_reserve_bytes: int = 64 << 20
 
 
 class DatabaseSettings(msgspec.Struct, frozen=True, kw_only=True):

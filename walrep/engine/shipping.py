@@ -62,6 +62,18 @@ class Shipper:
         self._drained.clear()
         self._item_added.set()
 
+    async def requeue(self) -> None:
+        """Queue what is in the outbox and was not, because something failed after it was put there."""
+        waiting = await self.on_worker(self._spool.outbox)
+        queued = {(item.seq, item.is_base) for item in self._items}
+        missing = [item for item in waiting if (item.seq, item.is_base) not in queued]
+        if missing:
+            first, *rest = [*self._items, *missing]
+            # The first may be on its way; it stays where it is.
+            self._items = deque([first, *sorted(rest)] if queued else sorted(missing))
+            self._drained.clear()
+            self._item_added.set()
+
     async def drained(self) -> None:
         """Wait until the store has everything that was queued."""
         await self._drained.wait()

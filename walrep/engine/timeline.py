@@ -56,7 +56,7 @@ async def begin_timeline(
     header = SnapshotHeader(
         replica=state.replica, timeline=timeline, writer=state.writer, created_ms=now_ms, page_size=page_size
     )
-    base = BaseCopy(capture.reader, spool.directory.path / BASE_PART, header)
+    base = BaseCopy(capture.reader, spool.directory.path / BASE_PART, header, spool.room)
     try:
         item = await _make(parts, capture, spooler, base, abandoned)
     except BaseException:
@@ -120,5 +120,5 @@ def _state_after(state: LocalState, capture: Capture, base: BaseCopy) -> LocalSt
         inode=capture.files.inode,
         wal_inode=capture.files.wal_inode,
         looked_ms=capture.reader.looked_ms,
-        clean_end=None,
+        clean_end=capture.idle_end(),
     )

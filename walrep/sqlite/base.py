@@ -26,7 +26,8 @@ from walrep.core.snapshot import (
 )
 from walrep.core.units import Seq, Txid, lock_byte_page
 from walrep.disk.atomic import map_os_errors
-from walrep.errors import check
+from walrep.disk.room import DiskRoom
+from walrep.errors import SpoolFull, check
 from walrep.sqlite.reader import LogReader
 
 __all__ = ["BaseCopy"]
@@ -40,12 +41,13 @@ _SLICE_BYTES = 1 << 20
 class BaseCopy:
     """Writes the base of a timeline to a local file. `begin` and `overlay` run on the capture thread."""
 
-    def __init__(self, reader: LogReader, path: Path, header: SnapshotHeader) -> None:
+    def __init__(self, reader: LogReader, path: Path, header: SnapshotHeader, room: DiskRoom) -> None:
         self.path = path
         self.header = header
         self.hashes = PageHashes()
         self.footer: SnapshotFooter | None = None
         self._reader = reader
+        self._room = room
         self._page_size = header.page_size
         self._block_pages = snapshot_block_pages(header.page_size)
         self._lock_page = lock_byte_page(header.page_size)
@@ -166,6 +168,12 @@ class BaseCopy:
         self._blocks += 1
 
     def _write(self, data: bytes) -> None:
+        if not self._room.allows(len(data)):
+            raise SpoolFull(
+                "the disk is almost full",
+                detail=str(self.path),
+                hint="make room for a compressed copy of the database, or move the state with state-dir",
+            )
         with map_os_errors(f"write {self.path}"):
             self._file.write(data)
         self._offset += len(data)

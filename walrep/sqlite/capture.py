@@ -105,6 +105,12 @@ class Capture:
             self.clock.pause(0.01)
         return None
 
+    def idle_end(self) -> CleanEnd | None:
+        """Return what proves the end of a log without frames, which stays so while the keeper is held."""
+        old_enough_ns = self.clock.now_ms() * 1_000_000 - _MTIME_REST_NS
+        state = self.files.file_state()
+        return state if self.files.index().max_frame == 0 and state.mtime_ns <= old_enough_ns else None
+
     # -- one tick ---------------------------------------------------------------------------------------------------
 
     def tick(self) -> bool:
