@@ -298,12 +298,14 @@ def test_writers_that_never_pause_are_stopped_only_for_the_tail(live: LiveDataba
     assert writer.stdout is not None
     assert writer.stdout.readline() == b"ready\n"
     generations = live.capture.reader.counts.generations
-    for _ in range(100_000):
-        live.tick(0.01)
-        if live.capture.counts.write_locks > 1 and live.capture.reader.counts.generations > generations + 1:
-            break
-    writer.kill()
-    writer.communicate()
+    try:
+        for _ in range(100_000):
+            live.tick(0.01)
+            if live.capture.counts.write_locks > 1 and live.capture.reader.counts.generations > generations + 1:
+                break
+    finally:
+        writer.kill()
+        writer.communicate()
     assert live.capture.counts.write_locks > 1
     assert live.capture.reader.counts.generations > generations + 1
     assert live.capture.reader.encoder.counts.mismatches == 0

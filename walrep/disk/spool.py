@@ -119,7 +119,9 @@ class Spool:
     def outbox(self) -> list[OutboxItem]:
         """Return what waits for the store, in the order in which it must go."""
         items = []
-        for path in self._outbox.iterdir():
+        with map_os_errors(f"read {self._outbox}"):
+            paths = list(self._outbox.iterdir())
+        for path in paths:
             stem, dot, suffix = path.name.partition(".")
             if stem.isdigit() and suffix in ("", "base"):
                 items.append(OutboxItem(int(stem), bool(dot), path, path.stat().st_size))

@@ -30,11 +30,13 @@ from walrep.sqlite.walfile import CHECKPOINT_LOCK, WRITE_LOCK
 
 __all__ = ["Capture", "CaptureCounts"]
 
-_REPLACED_CHECK_S = 0.25
+_REPLACED_CHECK_S = 0.5
 _STEPS_PER_TICK = 4
 _UNREADABLE_S_MAX = 10.0
 _ALARM_AGAIN_S = 60.0
 _STARVED_MAX = 20
+_LONG_READER_S = 2.0
+"""Writers hold read marks too, for a moment; a reader is long when it has been in the way for so long."""
 _BEGIN_FAILURES_MAX = 100
 _MTIME_REST_NS = 50_000_000
 _MTIME_PAUSES_MAX = 20
@@ -77,6 +79,7 @@ class Capture:
         self._unreadable_since_s: float | None = None
         self._reader_alarm_s = now_s - _ALARM_AGAIN_S
         self._starved_in_row = 0
+        self._starved_since_s: float | None = None
 
     def finish(self) -> CleanEnd | None:
         """Copy all that can be copied; return what proves the end of the log, if everything in it was captured.
@@ -137,15 +140,16 @@ class Capture:
             self._check_replaced(now_s)
             return False
         self._raw, self._at_rest = raw, False
-        index, complete = self.reader.read(now_ms)
+        # Where the queue was full not everything is captured. The keeper moves all the same: it stops at what was
+        # committed when it began, so that checkpoints go on while writers outrun the compression.
+        index, _complete = self.reader.read(now_ms)
         self._check_replaced(now_s)
         handed_over = False
         if self.keeper.overlapping:
             handed_over = self._try_end_hand_over()
             if not handed_over:
                 return True
-        if complete:
-            self._move_keeper(now_s, index, handed_over=handed_over)
+        self._move_keeper(now_s, index, handed_over=handed_over)
         return changed or self.keeper.overlapping
 
     def _wait_for_index(self, now_s: float, error: DatabaseBusy) -> bool:
@@ -175,7 +179,8 @@ class Capture:
             )
             step = plan_tick(view, self.policy)
             if step is Step.NOTHING:
-                self._at_rest = index.max_frame == 0 or index.backlog == 0
+                at_end = index.max_frame == 0 or index.backlog == 0
+                self._at_rest = at_end and self.reader.reached(index)
                 return
             if step is Step.PROBE:
                 if not self._probed(now_s):
@@ -190,7 +195,7 @@ class Capture:
             if self.keeper.overlapping:
                 return
             index = self.files.index()
-            if not self.reader.reached(index):
+            if index.salts != self.reader.salts:
                 return
 
     def _hand_over(self) -> bool:
@@ -275,10 +280,12 @@ class Capture:
             self._write_lock_s += self._starved_in_row * self.policy.write_lock_interval_s
             if done is not None:
                 self.counts.starved += 1
-                if index.max_frame > self.policy.reader_alarm_frames:
+                self._starved_since_s = self._starved_since_s or now_s
+                lasts = now_s - self._starved_since_s > _LONG_READER_S
+                if lasts and index.max_frame > self.policy.reader_alarm_frames:
                     self._alarm_of_reader(now_s, index)
             return
-        self._starved_in_row = 0
+        self._starved_in_row, self._starved_since_s = 0, None
         try:
             self._stop_writers()
         except BaseException as error:
