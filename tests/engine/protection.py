@@ -89,6 +89,7 @@ class Protection:
         )
         self.deadline_s = 10.0
         self._changed = asyncio.Event()
+        self._stop = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def change(self, **changes: object) -> None:
@@ -104,7 +105,7 @@ class Protection:
         """Protect the database while the body runs, then stop; `error` is what protection ended with."""
         self.events, self.error, self._changed = [], None, asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        stop = asyncio.Event()
+        stop = self._stop = asyncio.Event()
         settings = ReplicateSettings(databases=(self.settings,), shutdown_deadline_s=self.deadline_s)
         supervisor = Supervisor(settings, open_store=self._open, clock=SystemClock(), report=self._report)
 
@@ -121,6 +122,10 @@ class Protection:
                 yield
             finally:
                 stop.set()
+
+    def quit(self) -> None:
+        """Ask for a stop, while the body goes on."""
+        self._stop.set()
 
     async def until(self, kind: type[E], holds: Callable[[E], bool] = lambda _event: True) -> E:
         """Wait for an event of a kind for which something holds, from the start of this run on."""

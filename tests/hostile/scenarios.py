@@ -349,7 +349,7 @@ def _is_captured(stage: Stage) -> bool:
     """Whether everything that is in the log is durable: the last flush is older than the app's end."""
     before = sum(event["event"] == "flushed" for event in stage.walrep.events())
     pause(1.2)
-    return before == sum(event["event"] == "flushed" for event in stage.walrep.events())
+    return bool(before == sum(event["event"] == "flushed" for event in stage.walrep.events()))
 
 
 def _broke(stage: Stage) -> bool:

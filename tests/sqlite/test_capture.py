@@ -286,12 +286,12 @@ class SwallowingSink:
     def room_bytes(self) -> int:
         return 1 << 30
 
-    def put(self, jobs: list[ChunkJob], marks: list[CaptureMark], frames_total: int) -> None:
+    def put(self, _jobs: list[ChunkJob], _marks: list[CaptureMark], frames_total: int) -> None:
         self.spooled_frames = frames_total
 
 
 def test_writers_that_never_pause_are_stopped_only_for_the_tail(live: LiveDatabase) -> None:
-    """When the WAL outgrows its limit the write lock is taken, and all is copied, so that the next write restarts it."""
+    """When the WAL outgrows its limit the write lock is taken, and all is copied: the next write restarts it."""
     live.begin()
     live.capture.reader.sink = SwallowingSink()
     writer = subprocess.Popen([sys.executable, "-c", WRITER, str(live.path)], stdout=subprocess.PIPE)

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["DiskRoom"]
+__all__ = ["DiskRoom", "disk_space"]
 
 _LOOK_AGAIN_BYTES = 1 << 20
 _SHARE_MAX = 10
 """On a small disk the reserve is at most this part of it: a tenth."""
 
 
+def disk_space(directory: Path) -> tuple[int, int]:
+    """Return the bytes that a user may still write on the disk of a directory, and the bytes of all of it."""
+    disk = os.statvfs(directory)
+    return disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
+
+
 class DiskRoom:
     """The free space of one file system, above a reserve. Asked for every write, it looks once for every MiB."""
 
-    def __init__(self, directory: Path, reserve_bytes: int) -> None:
+    def __init__(
+        self, directory: Path, reserve_bytes: int, space: Callable[[Path], tuple[int, int]] = disk_space
+    ) -> None:
         self._directory = directory
+        self._space = space
         self._reserve_bytes = reserve_bytes
         self._unseen_bytes = _LOOK_AGAIN_BYTES
 
@@ -25,8 +35,8 @@ class DiskRoom:
         self._unseen_bytes += size_bytes
         if self._unseen_bytes < _LOOK_AGAIN_BYTES:
             return True
-        disk = os.statvfs(self._directory)
-        reserve = min(self._reserve_bytes, disk.f_blocks * disk.f_frsize // _SHARE_MAX)
-        has_room = disk.f_bavail * disk.f_frsize - size_bytes >= reserve * reserve_share
+        free_bytes, total_bytes = self._space(self._directory)
+        reserve_bytes = min(self._reserve_bytes, total_bytes // _SHARE_MAX)
+        has_room = free_bytes - size_bytes >= reserve_bytes * reserve_share
         self._unseen_bytes = 0 if has_room else _LOOK_AGAIN_BYTES
         return has_room

@@ -63,7 +63,7 @@ class Shipper:
         self._item_added.set()
 
     async def requeue(self) -> None:
-        """Queue what is in the outbox and was not, because something failed after it was put there."""
+        """Queue what is in the outbox and was not, because something failed after it was put there. INV-17."""
         waiting = await self.on_worker(self._spool.outbox)
         queued = {(item.seq, item.is_base) for item in self._items}
         missing = [item for item in waiting if (item.seq, item.is_base) not in queued]
