@@ -9,10 +9,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from tests.hostile.catalogue import SCENARIOS
 from tests.hostile.harness import run_scenario
 from tests.hostile.model import Shape
 from tests.hostile.processes import AppProcess, Sidecar
-from tests.hostile.scenarios import SCENARIOS
 from tests.hostile.verify import differing_pages
 from tests.hostile.writers import AppPlan
 

@@ -7,6 +7,7 @@
     processes   handles of the children: the app, and walrep by its command line
     stage       one run: a folder, a database, what runs beside it, and what was counted
     scenarios   what happens on the stage
+    catalogue   which scenario is played with which app, and what it may do
     verify      what must be true afterwards
     harness     scenario + stage + verification = one record
     waiting     the one place that waits

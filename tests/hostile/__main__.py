@@ -10,8 +10,8 @@ from pathlib import Path
 
 import msgspec
 
+from tests.hostile.catalogue import SCENARIOS
 from tests.hostile.harness import Record, keep_or_remove, run_scenario
-from tests.hostile.scenarios import SCENARIOS
 
 _COLUMNS = (
     "scenario                             seed  commits    txids  tl  wal  kills  starts restores differ  rss MiB"

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 import walrep
-from tests.hostile.scenarios import SCENARIOS, Scenario
+from tests.hostile.catalogue import SCENARIOS, Scenario
 from tests.hostile.stage import Counts, Stage
 from tests.hostile.verify import Verdict, Verifier
 

@@ -110,7 +110,8 @@ class Sidecar:
             if not line.endswith("\n"):
                 return
             try:
-                yield json.loads(line)
+                parsed: dict[str, Any] = json.loads(line)
+                yield parsed
             except json.JSONDecodeError:
                 yield {"event": "text", "text": line.rstrip()}
 

@@ -6,45 +6,12 @@ Every function takes a stage whose database does not exist yet.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
-from tests.hostile.model import Shape
 from tests.hostile.stage import Stage
-from tests.hostile.verify import Rules
 from tests.hostile.waiting import pause, until
-from tests.hostile.writers import AppPlan
-
-__all__ = ["SCENARIOS", "Scenario"]
-
-Play = Callable[[Stage], None]
-
-
-class Scenario(msgspec.Struct, frozen=True, kw_only=True):
-    """One scenario: what it plays, with which app, and what it may do."""
-
-    name: str
-    play: Play
-    plan: dict[str, Any] = {}
-    shape: dict[str, Any] = {}
-    rules: Rules = Rules()
-    options: tuple[str, ...] = ()
-    restores_max: int = 1000
-
-    def make_plan(self, path: str, seed: int) -> AppPlan:
-        """Return the app's plan."""
-        return AppPlan(path=path, shape=Shape(seed=seed, **self.shape), **self.plan)
-
-
-SCENARIOS: dict[str, Scenario] = {}
-
-
-def add(name: str, play: Play, **fields: Any) -> None:  # noqa: ANN401 - fields of Scenario
-    """Add a scenario."""
-    SCENARIOS[name] = Scenario(name=name, play=play, **fields)
-
 
 # -- the app is hostile, walrep runs all the time ----------------------------------------------------------------------
 
@@ -353,69 +320,4 @@ def _is_captured(stage: Stage) -> bool:
 
 
 def _broke(stage: Stage) -> bool:
-    return "timeline-ended" in {event.get("key") for event in stage.walrep.events()}
-
-
-_BROKEN = Rules(may_break=True)
-_BROKEN_BACK = Rules(may_break=True, may_lose=True)
-_SHRINKING: dict[str, Any] = {"bulk_every": 60, "bulk_rows": 400, "delete_every": 7}
-_DDL: dict[str, Any] = {"ddl_every": 36}
-_SPILL: dict[str, Any] = {"cache_pages": 5, "savepoint_every": 3}
-
-add("flat-out", one_writer)
-add("flat-out-newest-engine", one_writer, plan={"engine": "apsw"})
-add("paced", one_writer, plan={"pause_s": 0.002})
-add("bursts", bursts)
-add("three-writers", three_writers, shape={"stamp_every": 1})
-add("three-writers-newest-engine", three_writers, plan={"engine": "apsw"})
-add("app-truncates", one_writer, plan={"checkpoint": "TRUNCATE", "checkpoint_s": 0.3})
-add("app-restarts-wal", one_writer, plan={"checkpoint": "RESTART", "checkpoint_s": 0.3})
-add("truncates-beside", checkpointer_beside, plan={"checkpoint": "TRUNCATE", "checkpoint_s": 0.3})
-add("full-checkpoints-beside", checkpointer_beside, plan={"checkpoint": "FULL", "checkpoint_s": 0.05, "engine": "apsw"})
-add("app-never-checkpoints", one_writer, plan={"autocheckpoint": 0})
-add("reopens", one_writer, plan={"reopen_every": 20})
-add(
-    "vacuum-and-ddl",
-    one_writer,
-    plan={"vacuum_every": 90},
-    shape={**_SHRINKING, **_DDL, "stamp_every": 1},
-    rules=Rules(side_commits=True),
-)
-add(
-    "incremental-vacuum",
-    one_writer,
-    plan={"auto_vacuum": 2, "incremental_every": 5},
-    shape={**_SHRINKING, **_DDL},
-)
-add("auto-vacuum-full", one_writer, plan={"auto_vacuum": 1}, shape=_SHRINKING)
-add("savepoints-that-spill", one_writer, plan={**_SPILL, "pause_s": 0.001})
-add("savepoints-that-spill-newest-engine", one_writer, plan={**_SPILL, "engine": "apsw"})
-add("rollbacks-that-spill", one_writer, plan={"cache_pages": 5, "rollback_every": 2})
-add("long-readers", long_readers, plan={"pause_s": 0.001})
-add("page-size-512", one_writer, plan={"page_size": 512})
-add("page-size-1024", one_writer, plan={"page_size": 1024, "checkpoint": "TRUNCATE"}, shape=_SHRINKING)
-add("page-size-16384", one_writer, plan={"page_size": 16384}, shape=_SHRINKING)
-add("page-size-65536", one_writer, plan={"page_size": 65536, "checkpoint": "RESTART"})
-add("big-blobs", one_writer, plan={"pause_s": 0.002}, shape={"blob_every": 3, "blob_bytes": 3_000_000})
-add("huge-transaction", huge_transaction, shape={"huge_at": 200}, plan={"pause_s": 0.001}, restores_max=12)
-add("killed-app", killed_app, plan={"checkpoint": "TRUNCATE", "checkpoint_s": 0.03}, shape={"stamp_every": 1})
-add("killed-app-newest-engine", killed_app, plan={"engine": "apsw", "checkpoint": "PASSIVE", "checkpoint_s": 0.01})
-add("killed-crowd", killed_crowd)
-add(
-    "killed-app-savepoints",
-    killed_app,
-    plan={**_SPILL, "rollback_every": 4},
-    rules=Rules(may_break=True, may_lose=True),
-)
-add("lost-tail", lost_tail, plan={"cache_pages": 5}, rules=_BROKEN_BACK)
-add("killed-walrep", killed_walrep, rules=_BROKEN)
-add("killed-walrep-paced", killed_walrep, plan={"pause_s": 0.005}, rules=_BROKEN)
-add("killed-walrep-big-blobs", killed_walrep, shape={"blob_every": 3, "blob_bytes": 2_000_000}, rules=_BROKEN)
-add("killed-walrep-reopens", killed_walrep, plan={"reopen_every": 1}, rules=_BROKEN)
-add("stopped-walrep", stopped_walrep, rules=_BROKEN)
-add("everything-killed", everything_killed, rules=_BROKEN, plan={"checkpoint": "TRUNCATE", "checkpoint_s": 0.1})
-add("resumes", resumes)
-add("app-comes-late", app_comes_late)
-add("walrep-comes-first", walrep_comes_first)
-add("replaced", replaced, rules=_BROKEN_BACK)
-add("replaced-and-started", replaced_and_started, rules=_BROKEN_BACK)
+    return any(event.get("key") == "timeline-ended" for event in stage.walrep.events())

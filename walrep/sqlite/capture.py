@@ -92,11 +92,14 @@ class Capture:
             return None
 
     def _finish(self) -> CleanEnd | None:
-        if not self.keeper.overlapping:
-            self.keeper.begin_next()
-        if not self.reader.reached(self.files.index()):
-            return None
-        self.keeper.end_previous()
+        # A keeper that began before the last frames holds the checkpoint back: where a hand-over is under way, another
+        # one has to follow it.
+        for _ in range(1 + self.keeper.overlapping):
+            if not self.keeper.overlapping:
+                self.keeper.begin_next()
+            if not self.reader.reached(self.files.index()):
+                return None
+            self.keeper.end_previous()
         self.keeper.passive()
         index = self.files.index()
         if not self.reader.reached(index) or (index.max_frame and index.backlog):
