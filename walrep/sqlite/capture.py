@@ -38,6 +38,8 @@ _STARVED_MAX = 20
 _LONG_READER_S = 2.0
 """Writers hold read marks too, for a moment; a reader is long when it has been in the way for so long."""
 _BEGIN_FAILURES_MAX = 100
+_CHECKPOINT_TURN_S = 0.12
+"""SQLite's own busy handler, `sqlite3_busy_timeout`, looks again after 100 ms at the latest."""
 _MTIME_REST_NS = 50_000_000
 _MTIME_PAUSES_MAX = 20
 
@@ -77,6 +79,7 @@ class Capture:
         self._passive_wait_s = policy.passive_wait_min_s
         self._probe_since_s: float | None = None
         self._unreadable_since_s: float | None = None
+        self._handed_over_s = now_s
         self._reader_alarm_s = now_s - _ALARM_AGAIN_S
         self._starved_in_row = 0
         self._starved_since_s: float | None = None
@@ -190,6 +193,8 @@ class Capture:
                     return
                 step = Step.HAND_OVER
             if step is Step.HAND_OVER:
+                if self._checkpoint_takes_its_turn():
+                    return
                 handed_over = self._hand_over()
             elif step is Step.PASSIVE:
                 self._passive(now_s)
@@ -200,6 +205,18 @@ class Capture:
             index = self.files.index()
             if index.salts != self.reader.salts:
                 return
+
+    def _checkpoint_takes_its_turn(self) -> bool:
+        """Say whether a blocking checkpoint may be about to lock the read mark that the last hand-over has freed.
+
+        It holds the checkpoint and the write lock, waits for one read mark after the other, and looks only now and
+        then. A next keeper begun before it has looked could take that very mark again, now at the end of the log,
+        where nothing would ever move it: the app, and all its writers, would wait until the busy timeout.
+        """
+        if self.clock.monotonic_s() - self._handed_over_s >= _CHECKPOINT_TURN_S:
+            return False
+        checkpointer = self.files.lock_holder(CHECKPOINT_LOCK)
+        return checkpointer is not None and checkpointer == self.files.lock_holder(WRITE_LOCK)
 
     def _hand_over(self) -> bool:
         """Begin the next keeper and capture all it sees; end the previous one if that is spooled already."""
@@ -230,6 +247,7 @@ class Capture:
         if sink is not None and sink.spooled_frames < self._target_frames:
             return False
         self.keeper.end_previous()
+        self._handed_over_s = self.clock.monotonic_s()
         self._target = self._target_frames = None
         return True
 
