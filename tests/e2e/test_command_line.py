@@ -85,7 +85,9 @@ def stored(place: Place) -> Place:
     """A database whose replica holds a few hundred transactions, with nobody running."""
     app = place.app()
     sidecar = place.replicate()
-    until(lambda: app.ask("go")["n"] >= 200, "200 transactions")
+    until(lambda: "snapshot-written" in {event["event"] for event in sidecar.events()}, "the base")
+    first = app.ask("go")["n"]
+    until(lambda: app.ask("go")["n"] >= first + 200, "200 transactions")
     app.stop()
     assert sidecar.stop() == 0
     return place
