@@ -95,7 +95,7 @@ class DatabaseError(WalrepError):
 
 
 class DatabaseMissing(DatabaseError):
-    """There is no file at the path."""
+    """There is no file at the path, or nothing in it yet."""
 
 
 class NotADatabase(DatabaseError):

@@ -83,7 +83,7 @@ def test_each_refusal_has_its_own_class_message_and_hint(tmp_path: Path) -> None
         (DatabaseMissing, refusal(make(tmp_path / "file", b"x") / "below.db")),
         (NotADatabase, refusal(tmp_path)),
         (NotADatabase, refusal(tmp_path / "pipe")),
-        (NotADatabase, refusal(make(tmp_path / "empty.db", b""))),
+        (DatabaseMissing, refusal(make(tmp_path / "empty.db", b""))),
         (NotADatabase, refusal(make(tmp_path / "random.db", os.urandom(8192)))),
         (NotADatabase, refusal(make(tmp_path / "short.db", header[:60]))),
         (NotADatabase, refusal(make(tmp_path / "size.db", header[:16] + b"\0\7" + header[18:]))),

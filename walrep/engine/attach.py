@@ -14,7 +14,7 @@ from walrep.disk.spool import Recovered, Spool
 from walrep.engine.parts import EngineParts
 from walrep.engine.settings import DatabaseSettings
 from walrep.engine.waiting import wait_for_event
-from walrep.errors import DatabaseBusy, DatabaseError, DatabaseInUse, DatabaseMissing, DatabaseReplaced, NotADatabase
+from walrep.errors import DatabaseBusy, DatabaseError, DatabaseInUse, DatabaseMissing, DatabaseReplaced
 from walrep.sqlite.capture import Capture
 from walrep.sqlite.keeper import Keeper
 from walrep.sqlite.preflight import check_database_file
@@ -33,6 +33,7 @@ class Attacher:
         self._parts = parts
         self._settings = settings
         self._told = ""
+        self._waited = False
 
     async def check(self) -> None:
         """Refuse a database that cannot be protected, before anything is created for it; raises `DatabaseError`."""
@@ -135,8 +136,9 @@ class Attacher:
     def _may_pass(self, error: DatabaseError) -> bool:
         if isinstance(error, DatabaseBusy | DatabaseReplaced):
             return True
-        empty = isinstance(error, NotADatabase) and self._settings.path.is_file() and not _size(self._settings.path)
-        return self._settings.wait and (empty or isinstance(error, DatabaseMissing))
+        # Once it was waited for, the app is at work: it makes the file, fills it, and switches it to WAL mode.
+        self._waited = self._waited or isinstance(error, DatabaseMissing)
+        return self._settings.wait and self._waited
 
     def _tell(self, error: DatabaseError) -> None:
         """Report why nothing is attached, once for each reason."""
@@ -173,7 +175,3 @@ def _stat(path: Path) -> os.stat_result | None:
         return path.stat()
     except OSError:
         return None
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size

@@ -29,8 +29,8 @@ def check_database_file(path: Path, *, mountinfo: str, enable_wal: bool) -> None
     `mountinfo` is the content of /proc/self/mountinfo, empty where there is none.
 
     Raises:
-        DatabaseMissing: there is no file.
-        NotADatabase: a directory, an empty or short file, another kind of file, or an encrypted database.
+        DatabaseMissing: there is no file, or nothing in it yet.
+        NotADatabase: a directory, a short file, another kind of file, or an encrypted database.
         NotWalMode: the database does not use the WAL and `enable_wal` is False.
         UnsupportedFilesystem: a network or FUSE file system.
 
@@ -59,7 +59,7 @@ def check_database_file(path: Path, *, mountinfo: str, enable_wal: bool) -> None
 
 def _check_header(header: bytes, path: Path, *, enable_wal: bool) -> None:
     if not header:
-        raise NotADatabase(
+        raise DatabaseMissing(
             "the database file is empty", detail=str(path), hint="let the app create its tables first, or use --wait"
         )
     if not header.startswith(_MAGIC):
