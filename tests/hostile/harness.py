@@ -20,7 +20,8 @@ from tests.hostile.verify import Verdict, Verifier
 
 __all__ = ["Record", "run_scenario"]
 
-_OPERATING_ALARMS = {"unchecked-frames", "app-sqlite", "long-reader", "waiting"}
+_STALL_S_MAX = 15.0
+"""Half of the app's busy timeout: who waits for so long waits for something that does not come."""
 
 
 class Record(msgspec.Struct, kw_only=True):
@@ -62,6 +63,9 @@ def run_scenario(name: str, folder: Path, *, seed: int, seconds: float, restores
         stage.close()
     _read_logs(stage, record)
     problems += [f"walrep ended with exit code {code}" for code in stage.exit_codes if code]
+    stalled_s = max(stage.counts.longest_commit_s, stage.counts.longest_checkpoint_s)
+    if stalled_s > _STALL_S_MAX:
+        problems.append(f"the app stood still for {stalled_s:.1f} s")
     if not problems:
         began = time.monotonic()
         _verify(stage, scenario, record, restores)

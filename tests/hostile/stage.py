@@ -29,6 +29,8 @@ class Counts(msgspec.Struct):
     acknowledged_commits: int = 0
     busy: int = 0
     longest_commit_s: float = 0.0
+    longest_checkpoint_s: float = 0.0
+    """Of the app's own; of processes that were not killed."""
     walrep_peak_rss_bytes: int = 0
 
 
@@ -68,6 +70,8 @@ class Stage:
         self.counts.acknowledged_commits += answer["commits"]
         self.counts.busy += answer["busy"]
         self.counts.longest_commit_s = max(self.counts.longest_commit_s, answer["longest_s"])
+        longest = max(self.counts.longest_checkpoint_s, answer["longest_checkpoint_s"])
+        self.counts.longest_checkpoint_s = longest
         return int(answer["n"])
 
     def stop_apps(self) -> None:
@@ -76,7 +80,9 @@ class Stage:
             self.stop_app(app)
 
     def kill_app(self, app: AppProcess) -> None:
-        """Kill it with SIGKILL."""
+        """Kill it with SIGKILL; it must not have ended by itself."""
+        if not app.running():
+            raise RuntimeError(f"the app ended by itself with exit code {app.process.returncode}")
         app.kill()
         self.apps.remove(app)
         self.counts.app_kills += 1

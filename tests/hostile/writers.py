@@ -107,6 +107,7 @@ class App:
         self.n = 0
         self.commits = 0
         self.longest_s = 0.0
+        self.longest_checkpoint_s = 0.0
         self.busy = 0
         self._checkpointed_s = time.monotonic()
         self.connection = connect(plan)
@@ -145,6 +146,7 @@ class App:
 
     def checkpoint(self, mode: str) -> list[Any]:
         """Run a checkpoint; return SQLite's answer: busy, frames in the log, frames copied."""
+        began = time.monotonic()
         try:
             return [*self.execute(f"pragma wal_checkpoint({mode})")[0]]
         except Exception as error:
@@ -152,6 +154,8 @@ class App:
                 raise
             self.busy += 1
             return [1, -1, -1]
+        finally:
+            self.longest_checkpoint_s = max(self.longest_checkpoint_s, time.monotonic() - began)
 
     def execute(self, sql: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         """Run a statement to its end."""
@@ -289,7 +293,8 @@ def main() -> None:
         if app.finished():
             say(n=app.n, finished=True)
     app.connection.close()
-    say(stopped=True, n=app.n, commits=app.commits, longest_s=app.longest_s, busy=app.busy)
+    longest = {"longest_s": app.longest_s, "longest_checkpoint_s": app.longest_checkpoint_s}
+    say(stopped=True, n=app.n, commits=app.commits, busy=app.busy, **longest)
 
 
 if __name__ == "__main__":

@@ -389,3 +389,18 @@ class held_lock:  # noqa: N801  reads as what it is in a with statement
         os.waitpid(self._pid, 0)
         os.close(self._end_read)
         os.close(self._end_write)
+
+
+def test_a_keeper_at_rest_moves_for_a_blocking_checkpoint_that_waits(live: LiveDatabase) -> None:
+    """It may sit on a read mark although all is copied, because a checkpointer held READ-LOCK 0 when it began."""
+    live.begin()
+    live.commit("insert into t(k) values(1)")
+    for _ in range(4):
+        live.tick(0.6)
+    hand_overs = live.capture.counts.hand_overs
+    live.tick(0.6)
+    assert live.capture.counts.hand_overs == hand_overs
+    with held_lock(live.path, 121, 120):
+        live.tick(0.2)
+        live.tick(0.2)
+    assert live.capture.counts.hand_overs > hand_overs

@@ -38,8 +38,8 @@ _STARVED_MAX = 20
 _LONG_READER_S = 2.0
 """Writers hold read marks too, for a moment; a reader is long when it has been in the way for so long."""
 _BEGIN_FAILURES_MAX = 100
-_CHECKPOINT_TURN_S = 0.12
-"""SQLite's own busy handler, `sqlite3_busy_timeout`, looks again after 100 ms at the latest."""
+_CHECKPOINT_TURN_S = 0.3
+"""SQLite's own busy handler, `sqlite3_busy_timeout`, looks again after 100 ms, or when it gets the CPU."""
 _MTIME_REST_NS = 50_000_000
 _MTIME_PAUSES_MAX = 20
 
@@ -80,6 +80,7 @@ class Capture:
         self._probe_since_s: float | None = None
         self._unreadable_since_s: float | None = None
         self._handed_over_s = now_s
+        self._waited_since_s: float | None = None
         self._reader_alarm_s = now_s - _ALARM_AGAIN_S
         self._starved_in_row = 0
         self._starved_since_s: float | None = None
@@ -141,7 +142,7 @@ class Capture:
     def _look(self, now_s: float, now_ms: int) -> bool:
         raw = self.files.raw_index()
         changed = raw != self._raw
-        if self._at_rest and not changed:
+        if self._at_rest and not changed and not self._is_waited_for(now_s):
             self.reader.looked(now_ms)
             self._check_replaced(now_s)
             return False
@@ -184,6 +185,9 @@ class Capture:
                 handed_over=handed_over,
             )
             step = plan_tick(view, self.policy)
+            if step is Step.NOTHING and index.max_frame and self._is_waited_for(now_s):
+                self._waited_since_s = None
+                step = Step.HAND_OVER
             if step is Step.NOTHING:
                 at_end = index.max_frame == 0 or index.backlog == 0
                 self._at_rest = at_end and self.reader.reached(index)
@@ -205,6 +209,20 @@ class Capture:
             index = self.files.index()
             if index.salts != self.reader.salts:
                 return
+
+    def _is_waited_for(self, now_s: float) -> bool:
+        """Say whether a blocking checkpoint of the app has been waiting for a while, perhaps for our keeper.
+
+        A keeper that begins while all is backfilled goes to READ-LOCK 0, unless a checkpointer holds that lock just
+        then: it takes a read mark, looks at rest, and would be waited for until the app's busy timeout.
+        """
+        checkpointer = self.files.lock_holder(CHECKPOINT_LOCK)
+        if checkpointer is None or checkpointer != self.files.lock_holder(WRITE_LOCK):
+            self._waited_since_s = None
+            return False
+        if self._waited_since_s is None:
+            self._waited_since_s = now_s
+        return now_s - self._waited_since_s >= self.policy.probe_grace_s
 
     def _checkpoint_takes_its_turn(self) -> bool:
         """Say whether a blocking checkpoint may be about to lock the read mark that the last hand-over has freed.
