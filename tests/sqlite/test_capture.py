@@ -259,13 +259,6 @@ def test_a_replaced_file_is_noticed_and_the_old_log_is_captured_first(live: Live
     assert live.path.read_bytes() == b"another database"
 
 
-def test_a_removed_wal_is_noticed(live: LiveDatabase) -> None:
-    live.begin()
-    os.unlink(f"{live.path}-wal")
-    with pytest.raises(DatabaseReplaced):
-        live.tick(1.0)
-
-
 WRITER = """
 import sys, apsw
 connection = apsw.Connection(sys.argv[1])

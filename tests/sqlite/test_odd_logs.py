@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from tests.sqlite.live import LiveDatabase
 from walrep.core.units import Seq, lock_byte_page
 from walrep.core.walsum import checksum_words
+from walrep.errors import DatabaseReplaced
 
 HEADER_BYTES, FRAME_BYTES = 32, 24 + 4096
 
@@ -91,4 +93,13 @@ def test_a_database_that_grows_over_the_lock_byte_page_has_a_hole_there(tmp_path
     assert base.footer is not None
     assert (base.footer.checksum, base.footer.page_count) == (sink.rolling, sink.page_count)
     base.close()
+    live.close()
+
+
+def test_a_removed_wal_is_noticed(tmp_path: Path) -> None:
+    live = LiveDatabase(tmp_path / "app.db")
+    live.begin()
+    os.unlink(f"{live.path}-wal")
+    with pytest.raises(DatabaseReplaced):
+        live.tick(1.0)
     live.close()
