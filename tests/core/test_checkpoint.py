@@ -34,6 +34,7 @@ def view(
     since_passive_s: float = 10.0,
     since_write_lock_s: float = 10.0,
     handed_over: bool = False,
+    waited_for: bool = False,
 ) -> TickView:
     """Return what a tick sees; `keeper` is the frame at which it began, and whether it sits on READ-LOCK 0."""
     return TickView(
@@ -44,6 +45,7 @@ def view(
         passive_wait_s=0.02,
         since_write_lock_s=since_write_lock_s,
         handed_over=handed_over,
+        waited_for=waited_for,
     )
 
 
@@ -57,6 +59,12 @@ def view(
         (view(index(7), salts=OTHER), Step.PROBE),
         (view(index(7, 7), (100, True), salts=OTHER), Step.PROBE),
         (view(index(9000), salts=OTHER, handed_over=True), Step.PROBE),
+        # A blocking checkpoint waits: step aside, or to READ-LOCK 0 where all is copied.
+        (view(index(100), waited_for=True), Step.STEP_ASIDE),
+        (view(index(9000), waited_for=True), Step.STEP_ASIDE),
+        (view(index(100, 100), (100, True), waited_for=True), Step.HAND_OVER),
+        (view(index(0), waited_for=True), Step.NOTHING),
+        (view(index(7), salts=OTHER, waited_for=True), Step.PROBE),
         # 2. All is copied: to READ-LOCK 0, once.
         (view(index(100, 100)), Step.HAND_OVER),
         (view(index(100, 100), (90, True)), Step.HAND_OVER),
@@ -86,7 +94,7 @@ def test_the_next_step(seen: TickView, step: Step) -> None:
 
 
 VIEWS = st.builds(
-    lambda frames, backfilled, keeper, settled, restarted, times, handed_over: view(
+    lambda frames, backfilled, keeper, settled, restarted, times, handed_over, waited_for: view(
         index(frames, min(frames, backfilled)),
         (min(keeper, frames), settled),
         salts=OTHER if restarted else NOW,
@@ -94,6 +102,7 @@ VIEWS = st.builds(
         since_passive_s=times[1],
         since_write_lock_s=times[2],
         handed_over=handed_over,
+        waited_for=waited_for,
     ),
     st.integers(0, 10000),
     st.integers(0, 10000),
@@ -101,6 +110,7 @@ VIEWS = st.builds(
     st.booleans(),
     st.booleans(),
     st.tuples(*[st.floats(0, 100)] * 3),
+    st.booleans(),
     st.booleans(),
 )
 

@@ -7,6 +7,8 @@ transaction can be compared byte for byte.
 
 from __future__ import annotations
 
+import fcntl
+import os
 import random
 from pathlib import Path
 
@@ -28,7 +30,7 @@ from walrep.sqlite.capture import Capture
 from walrep.sqlite.keeper import Keeper
 from walrep.testing.clock import SimClock
 
-__all__ = ["DecodingSink", "LiveDatabase"]
+__all__ = ["DecodingSink", "LiveDatabase", "held_lock"]
 
 
 class DecodingSink:
@@ -252,3 +254,31 @@ class LiveDatabase:
         """Close the app and the capture."""
         self.capture.keeper.close(remove_wal=True)
         self.app.close()
+
+
+class held_lock:  # noqa: N801  reads as what it is in a with statement
+    """Another process that holds lock bytes of the -shm, as a checkpointer of the app does."""
+
+    def __init__(self, path: Path, *lock_bytes: int) -> None:
+        self._path, self._lock_bytes = path, lock_bytes
+
+    def __enter__(self) -> None:
+        ready_read, ready_write = os.pipe()
+        self._end_read, self._end_write = os.pipe()
+        self._pid = os.fork()
+        if self._pid == 0:
+            fd = os.open(f"{self._path}-shm", os.O_RDWR)
+            for byte in self._lock_bytes:
+                fcntl.lockf(fd, fcntl.LOCK_EX, 1, byte)
+            os.write(ready_write, b"1")
+            os.read(self._end_read, 1)
+            os._exit(0)
+        os.read(ready_read, 1)
+        os.close(ready_read)
+        os.close(ready_write)
+
+    def __exit__(self, *_: object) -> None:
+        os.write(self._end_write, b"1")
+        os.waitpid(self._pid, 0)
+        os.close(self._end_read)
+        os.close(self._end_write)

@@ -13,7 +13,7 @@ import apsw
 import numpy as np
 import pytest
 
-from tests.sqlite.live import LiveDatabase
+from tests.sqlite.live import LiveDatabase, held_lock
 from walrep.core.encoder import ChunkJob
 from walrep.core.state import CaptureMark
 from walrep.core.wal import frame_offset, parse_wal_header
@@ -352,36 +352,6 @@ def test_a_long_reader_raises_an_alarm_and_no_lock_is_taken(tmp_path: Path) -> N
     assert live.capture.counts.write_locks == 0
     reader.close()
     live.close()
-
-
-class held_lock:  # noqa: N801  reads as what it is in a with statement
-    """Another process that holds lock bytes of the -shm, as a checkpointer of the app does."""
-
-    def __init__(self, path: Path, *lock_bytes: int) -> None:
-        self._path, self._lock_bytes = path, lock_bytes
-
-    def __enter__(self) -> None:
-        ready_read, ready_write = os.pipe()
-        self._end_read, self._end_write = os.pipe()
-        self._pid = os.fork()
-        if self._pid == 0:
-            import fcntl
-
-            fd = os.open(f"{self._path}-shm", os.O_RDWR)
-            for byte in self._lock_bytes:
-                fcntl.lockf(fd, fcntl.LOCK_EX, 1, byte)
-            os.write(ready_write, b"1")
-            os.read(self._end_read, 1)
-            os._exit(0)
-        os.read(ready_read, 1)
-        os.close(ready_read)
-        os.close(ready_write)
-
-    def __exit__(self, *_: object) -> None:
-        os.write(self._end_write, b"1")
-        os.waitpid(self._pid, 0)
-        os.close(self._end_read)
-        os.close(self._end_write)
 
 
 def test_a_keeper_at_rest_moves_for_a_blocking_checkpoint_that_waits(live: LiveDatabase) -> None:

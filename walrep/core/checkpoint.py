@@ -13,6 +13,10 @@ Order of the cases below:
    nobody holds the checkpoint lock: a checkpointer of an SQLite before 3.51.3 that read the header before the
    restart would otherwise mark frames of the new generation as copied (the WAL-reset bug) (INV-05). One process
    holding both the checkpoint and the write lock is a blocking checkpoint that waits for us: after a grace hand over.
+   Elsewhere such a checkpoint waits for a read mark, and not for what the mark says: the next keeper may be on the very
+   same one, which no hand-over would ever free. Then step aside: a lock of our own on another mark forbids the restart
+   while the checkpoint goes on; it forbids no backfill, so that pre-images are not trusted meanwhile (INV-18). Where
+   all is copied already a hand-over goes to READ-LOCK 0, which frees every mark.
 2. Everything is backfilled: hand over once, to READ-LOCK 0; the app's next write then restarts the WAL.
 3. Frames were committed since the keeper began: hand over, so that the app's checkpoints can copy them.
 4. A backlog, or quiet: PASSIVE. Never FULL, RESTART or TRUNCATE, which make the app's writers wait (INV-04).
@@ -45,7 +49,8 @@ class CapturePolicy(msgspec.Struct, frozen=True, kw_only=True):
 
     `wal_frames_max` is below SQLite's own `wal_autocheckpoint` of 1000: beyond that the app runs a checkpoint in every
     commit, and while a keeper holds the log none of them ends it (measured at 1,000 tx/s: p99 of a commit 3.3 ms with
-    4000, 0.2 ms with 900; without walrep 0.15 to 0.2 ms).
+    4000, 0.2 ms with 900; without walrep 0.15 to 0.2 ms). `aside_s_max` is longer than the longest rest of SQLite's own
+    busy handler: 0.1 s, or 1 s where it was built without `usleep`.
     """
 
     passive_frames: int = 500
@@ -53,6 +58,7 @@ class CapturePolicy(msgspec.Struct, frozen=True, kw_only=True):
     wal_frames_max: int = 900
     reader_alarm_frames: int = 4000
     probe_grace_s: float = 0.1
+    aside_s_max: float = 1.2
     write_lock_wait_s: float = 0.05
     write_lock_budget_s: float = 0.02
     write_lock_interval_s: float = 0.25
@@ -79,6 +85,8 @@ class TickView(msgspec.Struct, frozen=True, kw_only=True):
     since_passive_s: float
     passive_wait_s: float
     since_write_lock_s: float
+    waited_for: bool = False
+    """Whether a blocking checkpoint of the app has been waiting for longer than `probe_grace_s`."""
     handed_over: bool = False
     """Whether a hand-over ended in this very tick: writers that never pause would otherwise be handed over for ever."""
 
@@ -89,6 +97,7 @@ class Step(enum.Enum):
     NOTHING = "nothing"
     PROBE = "probe the checkpoint lock, then hand over"
     HAND_OVER = "hand over"
+    STEP_ASIDE = "let a lock of our own stand in for the keeper"
     PASSIVE = "passive checkpoint"
     WRITE_LOCK = "stop writers for the tail of a passive checkpoint"
 
@@ -101,8 +110,13 @@ def plan_tick(view: TickView, policy: CapturePolicy) -> Step:
     if index.salts != keeper.salts:
         return Step.PROBE
     if index.backlog == 0:
-        at_rest = keeper.settled and keeper.max_frame == index.max_frame
+        at_rest = keeper.settled and keeper.max_frame == index.max_frame and not view.waited_for
         return Step.NOTHING if at_rest else Step.HAND_OVER
+    return Step.STEP_ASIDE if view.waited_for else _plan_with_backlog(view, policy)
+
+
+def _plan_with_backlog(view: TickView, policy: CapturePolicy) -> Step:
+    index, keeper = view.index, view.keeper
     if not view.handed_over and (index.max_frame != keeper.max_frame or keeper.settled):
         return Step.HAND_OVER
     if index.max_frame > policy.wal_frames_max and view.since_write_lock_s > policy.write_lock_interval_s:

@@ -64,6 +64,7 @@ class BaseCopy:
         reader = self._reader
         check(reader.sink is None, "a base is made before anything is encoded")
         _, complete = reader.read(reader.clock.now_ms())
+        complete = complete and reader.is_guarded
         if complete:
             reader.dirty = set(reader.encoder.frame_of)
         return complete
@@ -94,7 +95,7 @@ class BaseCopy:
         dirty = reader.dirty
         check(dirty is not None, "the copy has begun")
         index, complete = reader.read(reader.clock.now_ms())
-        if dirty is None or not complete:
+        if dirty is None or not complete or not reader.is_guarded:
             return False
         self._rounds += 1
         page_count = reader.encoder.hashes.page_count or reader.files.page_count(index)

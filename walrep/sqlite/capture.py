@@ -38,8 +38,6 @@ _STARVED_MAX = 20
 _LONG_READER_S = 2.0
 """Writers hold read marks too, for a moment; a reader is long when it has been in the way for so long."""
 _BEGIN_FAILURES_MAX = 100
-_CHECKPOINT_TURN_S = 0.3
-"""SQLite's own busy handler, `sqlite3_busy_timeout`, looks again after 100 ms, or when it gets the CPU."""
 _MTIME_REST_NS = 50_000_000
 _MTIME_PAUSES_MAX = 20
 
@@ -50,6 +48,7 @@ class CaptureCounts(msgspec.Struct):
     hand_overs: int = 0
     passives: int = 0
     probe_waits: int = 0
+    asides: int = 0
     write_locks: int = 0
     write_locks_refused: int = 0
     starved: int = 0
@@ -79,8 +78,10 @@ class Capture:
         self._passive_wait_s = policy.passive_wait_min_s
         self._probe_since_s: float | None = None
         self._unreadable_since_s: float | None = None
-        self._handed_over_s = now_s
         self._waited_since_s: float | None = None
+        self._asides_in_row = 0
+        self._aside_since_s = now_s
+        self._aside_index: WalIndex | None = None
         self._reader_alarm_s = now_s - _ALARM_AGAIN_S
         self._starved_in_row = 0
         self._starved_since_s: float | None = None
@@ -157,7 +158,7 @@ class Capture:
             if not handed_over:
                 return True
         self._move_keeper(now_s, index, handed_over=handed_over)
-        return changed or self.keeper.overlapping
+        return changed or self.keeper.overlapping or self.keeper.aside
 
     def _wait_for_index(self, now_s: float, error: DatabaseBusy) -> bool:
         """A writer is stopped, or died, half-way through publishing: the keeper that is held protects what there is."""
@@ -174,6 +175,10 @@ class Capture:
     # -- the keeper -------------------------------------------------------------------------------------------------
 
     def _move_keeper(self, now_s: float, index: WalIndex, *, handed_over: bool) -> None:
+        if self.keeper.aside:
+            if self._may_step_back(now_s, index):
+                self._hand_over()
+            return
         for _ in range(_STEPS_PER_TICK):
             view = TickView(
                 index=index,
@@ -182,12 +187,10 @@ class Capture:
                 since_passive_s=now_s - self._passive_s,
                 passive_wait_s=self._passive_wait_s,
                 since_write_lock_s=now_s - self._write_lock_s,
+                waited_for=self._is_waited_for(now_s),
                 handed_over=handed_over,
             )
             step = plan_tick(view, self.policy)
-            if step is Step.NOTHING and index.max_frame and self._is_waited_for(now_s):
-                self._waited_since_s = None
-                step = Step.HAND_OVER
             if step is Step.NOTHING:
                 at_end = index.max_frame == 0 or index.backlog == 0
                 self._at_rest = at_end and self.reader.reached(index)
@@ -197,9 +200,10 @@ class Capture:
                     return
                 step = Step.HAND_OVER
             if step is Step.HAND_OVER:
-                if self._checkpoint_takes_its_turn():
-                    return
                 handed_over = self._hand_over()
+            elif step is Step.STEP_ASIDE:
+                self._step_aside(now_s, index)
+                return
             elif step is Step.PASSIVE:
                 self._passive(now_s)
             else:
@@ -211,30 +215,32 @@ class Capture:
                 return
 
     def _is_waited_for(self, now_s: float) -> bool:
-        """Say whether a blocking checkpoint of the app has been waiting for a while, perhaps for our keeper.
-
-        A keeper that begins while all is backfilled goes to READ-LOCK 0, unless a checkpointer holds that lock just
-        then: it takes a read mark, looks at rest, and would be waited for until the app's busy timeout.
-        """
-        checkpointer = self.files.lock_holder(CHECKPOINT_LOCK)
-        if checkpointer is None or checkpointer != self.files.lock_holder(WRITE_LOCK):
-            self._waited_since_s = None
+        """Say whether a blocking checkpoint of the app has been waiting for a while, perhaps for our keeper."""
+        if not self._checkpoint_blocks():
+            self._waited_since_s, self._asides_in_row = None, 0
             return False
         if self._waited_since_s is None:
             self._waited_since_s = now_s
         return now_s - self._waited_since_s >= self.policy.probe_grace_s
 
-    def _checkpoint_takes_its_turn(self) -> bool:
-        """Say whether a blocking checkpoint may be about to lock the read mark that the last hand-over has freed.
-
-        It holds the checkpoint and the write lock, waits for one read mark after the other, and looks only now and
-        then. A next keeper begun before it has looked could take that very mark again, now at the end of the log,
-        where nothing would ever move it: the app, and all its writers, would wait until the busy timeout.
-        """
-        if self.clock.monotonic_s() - self._handed_over_s >= _CHECKPOINT_TURN_S:
-            return False
+    def _checkpoint_blocks(self) -> bool:
+        """Say whether one process holds both the checkpoint and the write lock: FULL, RESTART or TRUNCATE."""
         checkpointer = self.files.lock_holder(CHECKPOINT_LOCK)
         return checkpointer is not None and checkpointer == self.files.lock_holder(WRITE_LOCK)
+
+    def _step_aside(self, now_s: float, index: WalIndex) -> None:
+        """Let a blocking checkpoint have the read mark that our keepers are on. INV-18."""
+        self._waited_since_s = None
+        if self.keeper.step_aside(self._asides_in_row):
+            self._asides_in_row += 1
+            self.counts.asides += 1
+            self.reader.distrust_file()
+            self._aside_since_s, self._aside_index = now_s, index
+
+    def _may_step_back(self, now_s: float, index: WalIndex) -> bool:
+        """Say whether the checkpoint has got on (the index tells what it copied), is gone, or has had time enough."""
+        got_on = self._aside_index is None or index.backfilled != self._aside_index.backfilled
+        return got_on or not self._checkpoint_blocks() or now_s - self._aside_since_s > self.policy.aside_s_max
 
     def _hand_over(self) -> bool:
         """Begin the next keeper and capture all it sees; end the previous one if that is spooled already."""
@@ -247,6 +253,7 @@ class Capture:
                 raise CaptureBroken("no read transaction can be begun", detail=f"{self.files.path}: {error}") from error
             return False
         self._begin_failures = 0
+        self._waited_since_s = None
         self._target = self._target_frames = None
         self.counts.hand_overs += 1
         self.reader.read(self.clock.now_ms())
@@ -265,7 +272,7 @@ class Capture:
         if sink is not None and sink.spooled_frames < self._target_frames:
             return False
         self.keeper.end_previous()
-        self._handed_over_s = self.clock.monotonic_s()
+        self.reader.is_guarded = True
         self._target = self._target_frames = None
         return True
 
@@ -275,9 +282,7 @@ class Capture:
             self.counts.probe_waits += 1
             if self._probe_since_s is None:
                 self._probe_since_s = now_s
-            checkpointer = self.files.lock_holder(CHECKPOINT_LOCK)
-            blocking = checkpointer is not None and checkpointer == self.files.lock_holder(WRITE_LOCK)
-            if not blocking or now_s - self._probe_since_s < self.policy.probe_grace_s:
+            if not self._checkpoint_blocks() or now_s - self._probe_since_s < self.policy.probe_grace_s:
                 return False
         self._probe_since_s = None
         return True

@@ -1,7 +1,8 @@
 """Two overlapping read transactions that keep committed frames from being discarded before they are captured.
 
-INV-01  At every instant while a database is attached at least one keeper (an open read transaction) is held, and a
-        keeper ends only after the next one has begun and every frame committed up to that moment has been captured.
+INV-01  At every instant while a database is attached at least one keeper (an open read transaction) is held, or a lock
+        of ours on a read mark stands in for it (INV-18), and it ends only after the next keeper has begun and every
+        frame committed up to that moment has been captured.
 INV-02  Nothing is ever written to the database by these connections.
 
 Two connections take turns: `holder` has the keeper, `free` runs checkpoints and begins the next keeper. What to do
@@ -64,6 +65,7 @@ class Keeper:
         self._settled = False
         self._before_next: WalIndex | None = None
         """The index read just before the next keeper began; None unless two are held."""
+        self._stand_in: int | None = None
 
     @property
     def view(self) -> KeeperView:
@@ -74,6 +76,24 @@ class Keeper:
     def overlapping(self) -> bool:
         """Whether two keepers are held: the next one has begun, the previous one has not ended."""
         return self._before_next is not None
+
+    @property
+    def aside(self) -> bool:
+        """Whether a lock of ours stands in for the keeper."""
+        return self._stand_in is not None
+
+    def step_aside(self, attempt: int) -> bool:
+        """End the keeper while a lock of ours forbids a restart of the log; False if no read mark is free for it.
+
+        A hand-over ends this. INV-18: until everything committed by then is captured, checkpoints may copy frames that
+        are not, so that the database file proves nothing about pages.
+        """
+        check(not self.overlapping and not self.aside, "the keeper proper is held")
+        self._stand_in = self.files.lock_read_mark(attempt)
+        if self._stand_in is None:
+            return False
+        self.holder.execute("rollback")
+        return True
 
     def begin_next(self) -> None:
         """Begin the next keeper on the free connection; the previous one is still held."""
@@ -88,7 +108,11 @@ class Keeper:
     def end_previous(self) -> None:
         """End the previous keeper. Everything committed when the next one began must be captured. INV-01."""
         check(self.overlapping, "no hand-over is under way")
-        self.holder.execute("rollback")
+        if self._stand_in is not None:
+            self.files.unlock_read_mark(self._stand_in)
+            self._stand_in = None
+        else:
+            self.holder.execute("rollback")
         self.holder, self.free = self.free, self.holder
         self._take_next()
 

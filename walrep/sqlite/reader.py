@@ -72,6 +72,8 @@ class LogReader:
         """Pages captured since the copy of a base began; None while no base is made."""
         self.put_frames = 0
         """`counts.frames` after the last frame that the sink was given; what a base holds is not given to it."""
+        self.is_guarded = True
+        """Whether a keeper limits what checkpoints copy to what is captured."""
         self._alarm = alarm
         self._header: WalHeader | None = None
         self._frame = 0
@@ -125,6 +127,14 @@ class LogReader:
         # are not captured yet, so that pages of the file are newer than the state; each is compared with the hash
         # array, and goes plain if so. From the next generation on a mismatch means that something else wrote the file.
         self._untrusted_generations = 1 if mark is not None else 2
+
+    def distrust_file(self) -> None:
+        """Expect checkpoints that copy more than is captured, because no keeper limits them now. INV-18.
+
+        Until two more generations have begun a page of the file that is newer than the state goes plain.
+        """
+        self.is_guarded = False
+        self._untrusted_generations = 2
 
     def looked(self, now_ms: int) -> None:
         """Note that nothing was committed since the last reading."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,9 @@ __all__ = ["CHECKPOINT_LOCK", "WRITE_LOCK", "WalFiles"]
 WRITE_LOCK = 120
 CHECKPOINT_LOCK = 121
 """Bytes of the -shm file that SQLite locks; https://sqlite.org/walformat.html#wal_locks."""
+
+_READ_MARK_LOCKS = (127, 126, 125, 124)
+"""READ-LOCK 4 to 1; the higher ones are the least used."""
 
 _FLOCK = struct.Struct("hhqqi4x")
 _DATABASE_HEADER_BYTES = 100
@@ -139,6 +143,23 @@ class WalFiles:
         kind, _whence, _start, _length, pid = _FLOCK.unpack(fcntl.fcntl(self.shm_fd, fcntl.F_OFD_GETLK, question))
         return None if kind == fcntl.F_UNLCK else pid
 
+    def lock_read_mark(self, attempt: int) -> int | None:
+        """Lock a read mark that nobody is on and return its byte; None if there is none. Another one at each attempt.
+
+        Shared, and of the open file, which SQLite's own locks of this process neither see as theirs nor release.
+        """
+        first = attempt % len(_READ_MARK_LOCKS)
+        for byte in _READ_MARK_LOCKS[first:] + _READ_MARK_LOCKS[:first]:
+            if self.lock_holder(byte) is None:
+                with suppress(BlockingIOError):
+                    self._set_lock(byte, fcntl.F_RDLCK)
+                    return byte
+        return None
+
+    def unlock_read_mark(self, byte: int) -> None:
+        """Release what `lock_read_mark` returned."""
+        self._set_lock(byte, fcntl.F_UNLCK)
+
     def replaced(self) -> str | None:
         """Say how the path no longer leads to the files that are held; None while it does."""
         try:
@@ -196,6 +217,9 @@ class WalFiles:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self._fds.append(fd)
         return fd
+
+    def _set_lock(self, byte: int, kind: int) -> None:
+        fcntl.fcntl(self.shm_fd, fcntl.F_OFD_SETLK, _FLOCK.pack(kind, os.SEEK_SET, byte, 1, 0))
 
     def _claim(self) -> None:
         """Make sure that this is the only walrep on the database.
