@@ -14,7 +14,9 @@
     ├─ StoreError                          4   the place where replicas are kept
     │   ├─ ObjectNotFound
     │   ├─ PreconditionFailed
-    │   ├─ AccessDenied
+    │   ├─ NotSupported
+    │   ├─ AccessDenied                        mendable
+    │   ├─ StoreMissing                        mendable
     │   └─ StoreUnavailable                    transient
     ├─ ReplicaConflict                     5   another writer, or no lineage
     ├─ CorruptObject                       6   an object cannot be decoded
@@ -26,6 +28,9 @@
     ├─ SpoolError                          8   local state or disk
     │   └─ SpoolFull
     └─ NotDurable                          9   stopped before everything captured was durable
+
+A *transient* error passes by itself. A *mendable* one passes when somebody puts it right, so that a writer that runs
+already waits for that, while one that starts refuses.
 
 Exit code 0 is success, 1 an internal error (a broken invariant), 130 a second interrupt.
 An operating error says what happened (`message`), to what (`detail`) and what to do next (`hint`).
@@ -46,6 +51,7 @@ __all__ = [
     "InvariantViolated",
     "NotADatabase",
     "NotDurable",
+    "NotSupported",
     "NotWalMode",
     "ObjectNotFound",
     "PreconditionFailed",
@@ -55,6 +61,7 @@ __all__ = [
     "SpoolError",
     "SpoolFull",
     "StoreError",
+    "StoreMissing",
     "StoreUnavailable",
     "TargetAmbiguous",
     "TargetExists",
@@ -71,6 +78,7 @@ class WalrepError(Exception):
 
     exit_code = 1
     transient = False
+    mendable = False
 
     def __init__(self, message: str, *, detail: str = "", hint: str = "") -> None:
         super().__init__(message)
@@ -142,14 +150,30 @@ class PreconditionFailed(StoreError):
     """A create-only PUT met an object that exists already."""
 
 
+class NotSupported(StoreError):
+    """The store says that it cannot do what was asked."""
+
+
 class AccessDenied(StoreError):
     """The store, or the operating system under a folder store, denied the request."""
 
+    mendable = True
+
+
+class StoreMissing(StoreError):
+    """The bucket does not exist."""
+
+    mendable = True
+
 
 class StoreUnavailable(StoreError):
-    """The store did not answer, or asked to be tried again."""
+    """The store did not answer, or asked to be tried again, at the earliest after `retry_after_s`."""
 
     transient = True
+
+    def __init__(self, message: str, *, detail: str = "", hint: str = "", retry_after_s: float = 0.0) -> None:
+        super().__init__(message, detail=detail, hint=hint)
+        self.retry_after_s = retry_after_s
 
 
 class ReplicaConflict(WalrepError):

@@ -5,10 +5,12 @@ The contract, each sentence a test of `walrep.testing.contract`:
 - Keys are `/`-separated names of letters, digits, `.`, `_`, `-`; no empty, `.` or `..` part; at most 512 characters.
 - `put` is atomic: a reader sees the whole object or none, also when the writer is killed.
 - `put` returns when the object is durable; a cancelled or failed `put` has an unknown outcome.
-- `put` with `if_absent` raises `PreconditionFailed` when the key exists, and of many at once exactly one succeeds.
+- `put` with `if_absent` raises `PreconditionFailed` when the key exists, and of many at once exactly one succeeds. Some
+  stores ignore the condition and overwrite, or raise `NotSupported`: `walrep.engine.prove` finds out.
 - `get` returns the bytes asked for; a range that goes past the end is cut, one that begins past the end is empty.
 - `get` and `head` raise `ObjectNotFound` for a key that does not exist.
-- `list` yields every key with the prefix that sorts after `start_after`, in the order of their bytes.
+- `list` yields every key with the prefix that sorts after `start_after`, in the order of their bytes, and no more than
+  `limit`, for which it asks the store for no more.
 - `delete` of a key that does not exist is no error.
 """
 
@@ -20,7 +22,7 @@ from typing import Protocol
 
 import msgspec
 
-__all__ = ["Capabilities", "ObjectInfo", "Store"]
+__all__ = ["ObjectInfo", "Store"]
 
 
 class ObjectInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,16 +33,8 @@ class ObjectInfo(msgspec.Struct, frozen=True, kw_only=True):
     modified_ms: int
 
 
-class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
-    """What a store can do, as data."""
-
-    create_only_put: bool
-
-
 class Store(Protocol):
     """One place for one replica; keys are relative to it."""
-
-    capabilities: Capabilities
 
     async def put(self, key: str, source: bytes | Path, *, if_absent: bool = False) -> None:
         """Store the bytes, or the content of the file, under `key`."""
@@ -54,8 +48,8 @@ class Store(Protocol):
         """Return what the store knows of the object."""
         ...
 
-    def list(self, prefix: str, *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
-        """Yield the objects whose keys begin with `prefix` and sort after `start_after`."""
+    def list(self, prefix: str, *, start_after: str = "", limit: int | None = None) -> AsyncIterator[ObjectInfo]:
+        """Yield the objects whose keys begin with `prefix` and sort after `start_after`, at most `limit`."""
         ...
 
     async def delete(self, keys: Sequence[str]) -> None:

@@ -37,7 +37,7 @@ from walrep.disk.atomic import (
 )
 from walrep.errors import AccessDenied, ObjectNotFound, PreconditionFailed, StoreError, StoreUnavailable, check
 from walrep.runner import Runner
-from walrep.store.base import Capabilities, ObjectInfo
+from walrep.store.base import ObjectInfo
 from walrep.store.keys import RESERVED_PART, check_key, check_prefix, check_range, is_part
 
 __all__ = ["STALE_TEMPORARY_MS", "LocalStore"]
@@ -75,7 +75,6 @@ class LocalStore:
     """The objects below one folder. Blocking work goes through the runner, which its owner closes."""
 
     def __init__(self, root: Path, runner: Runner, clock: Clock = _SYSTEM_CLOCK, calls: FileCalls = FILE_CALLS) -> None:
-        self.capabilities = Capabilities(create_only_put=True)
         self._root = root.absolute()
         self._temporaries = self._root / RESERVED_PART
         self._runner = runner
@@ -127,10 +126,10 @@ class LocalStore:
         check_key(key)
         return await self._runner.run(lambda: self._head(key))
 
-    async def list(self, prefix: str, *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
+    async def list(self, prefix: str, *, start_after: str = "", limit: int | None = None) -> AsyncIterator[ObjectInfo]:
         """Yield the objects whose keys begin with `prefix` and sort after `start_after`, in the order of their bytes.
 
-        The names of one folder at a time are in memory.
+        At most `limit` of them. The names of one folder at a time are in memory.
 
         Raises:
             AccessDenied: the operating system denied it, or a symbolic link stands among the objects.
@@ -138,7 +137,7 @@ class LocalStore:
         """
         self._check_open()
         check_prefix(prefix)
-        walk = self._walk(prefix[: prefix.rfind("/") + 1], prefix, start_after)
+        walk = islice(self._walk(prefix[: prefix.rfind("/") + 1], prefix, start_after), limit)
 
         def next_batch() -> tuple[ObjectInfo, ...]:
             with self._mapped("list", prefix or "/"):

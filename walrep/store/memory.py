@@ -14,7 +14,7 @@ import msgspec
 from walrep.clock import Clock, SystemClock
 from walrep.disk.atomic import map_os_errors
 from walrep.errors import ObjectNotFound, PreconditionFailed, check
-from walrep.store.base import Capabilities, ObjectInfo
+from walrep.store.base import ObjectInfo
 from walrep.store.keys import check_key, check_prefix, check_range
 
 __all__ = ["MemoryObject", "MemoryStore"]
@@ -33,7 +33,6 @@ class MemoryStore:
     """A dictionary with the contract of a store."""
 
     def __init__(self, objects: dict[str, MemoryObject] | None = None, clock: Clock = _SYSTEM_CLOCK) -> None:
-        self.capabilities = Capabilities(create_only_put=True)
         self.objects: dict[str, MemoryObject] = {} if objects is None else objects
         self._clock = clock
         self._is_closed = False
@@ -72,13 +71,17 @@ class MemoryStore:
         """
         return _info(key, self._find(key))
 
-    async def list(self, prefix: str, *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
-        """Yield the objects whose keys begin with `prefix` and sort after `start_after`, in the order of bytes."""
+    async def list(self, prefix: str, *, start_after: str = "", limit: int | None = None) -> AsyncIterator[ObjectInfo]:
+        """Yield the objects whose keys begin with `prefix` and sort after `start_after`, in the order of bytes.
+
+        At most `limit` of them.
+        """
         self._check_open()
         check_prefix(prefix)
-        for key in sorted(self.objects):
+        matching = [key for key in sorted(self.objects) if key.startswith(prefix) and key > start_after]
+        for key in matching[:limit]:
             found = self.objects.get(key)
-            if found is not None and key.startswith(prefix) and key > start_after:
+            if found is not None:
                 yield _info(key, found)
 
     async def delete(self, keys: Sequence[str]) -> None:

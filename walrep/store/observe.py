@@ -48,7 +48,6 @@ class ObservedStore:
     """A store that counts its requests."""
 
     def __init__(self, store: Store, clock: Clock = _SYSTEM_CLOCK) -> None:
-        self.capabilities = store.capabilities
         self._store = store
         self._clock = clock
         self._counts = dict.fromkeys(RequestCounts.__struct_fields__, 0)
@@ -89,12 +88,12 @@ class ObservedStore:
         with self._counting_errors():
             return await self._store.head(key)
 
-    async def list(self, prefix: str, *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
+    async def list(self, prefix: str, *, start_after: str = "", limit: int | None = None) -> AsyncIterator[ObjectInfo]:
         """Yield the objects whose keys begin with `prefix` and sort after `start_after`."""
         self._counts["list"] += 1
         listed_count = 0
         with self._counting_errors():
-            async for info in self._store.list(prefix, start_after=start_after):
+            async for info in self._store.list(prefix, start_after=start_after, limit=limit):
                 if listed_count and listed_count % KEYS_PER_REQUEST == 0:
                     self._counts["list"] += 1
                 listed_count += 1

@@ -47,7 +47,6 @@ class RetryingStore:
         random: Random,
         notify: Callable[[WalrepError, float], None],
     ) -> None:
-        self.capabilities = store.capabilities
         self._store = store
         self._clock = clock
         self._policy = policy
@@ -71,7 +70,7 @@ class RetryingStore:
         """Return what the store knows of the object."""
         return await self._call(lambda: self._store.head(key), self._policy.deadline_s)
 
-    async def list(self, prefix: str, *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
+    async def list(self, prefix: str, *, start_after: str = "", limit: int | None = None) -> AsyncIterator[ObjectInfo]:
         """Yield the objects whose keys begin with `prefix` and sort after `start_after`.
 
         A listing that breaks off goes on after the last key that was yielded, with a new deadline.
@@ -79,7 +78,7 @@ class RetryingStore:
         attempts = _Attempts(self._clock, self._policy.backoff, self._policy.deadline_s)
         while True:
             try:
-                async for info in self._store.list(prefix, start_after=start_after):
+                async for info in self._store.list(prefix, start_after=start_after, limit=limit):
                     yield info
                     start_after = info.key
                     attempts = _Attempts(self._clock, self._policy.backoff, self._policy.deadline_s)

@@ -98,7 +98,6 @@ class FaultyStore:
     """A store whose calls fail as planned; `struck` is the record of those that did."""
 
     def __init__(self, store: Store, plan: FaultPlan) -> None:
-        self.capabilities = store.capabilities
         self.struck: list[tuple[Call, Fault]] = []
         self._store = store
         self._plan = plan
@@ -116,11 +115,11 @@ class FaultyStore:
         """Return what the store knows of the object."""
         return await self._call("head", key, lambda: self._store.head(key))
 
-    async def list(self, prefix: str, *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
+    async def list(self, prefix: str, *, start_after: str = "", limit: int | None = None) -> AsyncIterator[ObjectInfo]:
         """Yield the objects whose keys begin with `prefix` and sort after `start_after`."""
         call, fault = self._plan_call("list", prefix)
         self._strike(call, fault, "before")
-        async for info in self._store.list(prefix, start_after=start_after):
+        async for info in self._store.list(prefix, start_after=start_after, limit=limit):
             yield info
             self._strike(call, fault, "after")
         self._strike(call, fault, "after")
