@@ -164,7 +164,9 @@ async def replicate(folder: Path, databases: list[Path]) -> None:
     # The Supervisor makes its capture thread itself; this is the one place where it can be observed from outside.
     supervisor.CaptureThread = ObservedCaptureThread  # type: ignore[attr-defined]
     asyncio.get_running_loop().add_reader(0, on_input)
-    await supervisor.Supervisor(settings, open_store=open_store, clock=clock, report=report).run(stop)
+    await supervisor.Supervisor(
+        settings, open_store=open_store, clock=clock, report=report, new_writer=supervisor.new_writer
+    ).run(stop)
     tell(observed.report())
     runner.close()
 

@@ -34,7 +34,7 @@ from walrep.engine.parts import OpenedStore
 from walrep.engine.restored import note_restored, position_before
 from walrep.engine.restorer import Progress, RestoreOutcome, RestoreRequest, restore as run_restore
 from walrep.engine.settings import ReplicateSettings, default_state_dir
-from walrep.engine.supervisor import Supervisor
+from walrep.engine.supervisor import Supervisor, new_writer
 from walrep.errors import UsageError, WalrepError
 from walrep.runner import ThreadRunner
 from walrep.sqlite.keeper import engine_version
@@ -85,7 +85,8 @@ async def replicate(settings: ReplicateSettings, stop: asyncio.Event, *, report:
         def open_store(url: str, notify: Callable[[WalrepError, float], None]) -> OpenedStore:
             return _open_store(url, runner, clock, notify)
 
-        await Supervisor(settings, open_store=open_store, clock=clock, report=report).run(stop)
+        supervisor = Supervisor(settings, open_store=open_store, clock=clock, report=report, new_writer=new_writer)
+        await supervisor.run(stop)
     finally:
         runner.close()
 

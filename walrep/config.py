@@ -120,6 +120,7 @@ class Overrides(msgspec.Struct, frozen=True, kw_only=True):
     enable_wal: bool = False
     wait: bool = False
     new_timeline: bool = False
+    take_over: bool = False
 
 
 def parse_duration_s(value: object) -> float:
@@ -327,6 +328,7 @@ def _database(table: DatabaseTable, defaults: Tuning, overrides: Overrides, plac
         enable_wal=table.enable_wal or overrides.enable_wal,
         wait=table.wait or overrides.wait,
         new_timeline=overrides.new_timeline,
+        take_over=overrides.take_over,
     )
 
 

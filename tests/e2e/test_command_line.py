@@ -177,13 +177,15 @@ def test_a_second_walrep_on_the_database_is_refused(place: Place) -> None:
     assert read_database(place.folder / "out.db", integrity=True).n == n
 
 
-def test_the_replica_of_someone_else_is_refused_unless_a_new_timeline_is_wanted(stored: Place) -> None:
+def test_the_replica_of_someone_else_is_refused_unless_it_is_taken_over(stored: Place) -> None:
     """A host that lost its state must not write into a replica by mistake; what is there stays restorable."""
     shutil.rmtree(stored.folder / ".app.db-walrep")
     failure = stored.refused()
     assert (failure["error"], failure["exit_code"]) == ("ReplicaConflict", 5)
     assert "--new-timeline" in failure["hint"]
-    sidecar = stored.replicate("--new-timeline")
+    failure = stored.refused("--new-timeline")
+    assert "--take-over" in failure["hint"]
+    sidecar = stored.replicate("--take-over")
     assert sidecar.stop() == 0
     listed = [json.loads(line) for line in run_walrep("list", stored.url, "--json").stdout.splitlines()]
     timelines = [record["timeline"] for record in listed if record["type"] == "timeline"]

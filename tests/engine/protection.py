@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -18,10 +19,15 @@ from walrep.clock import SystemClock
 from walrep.core.backoff import BackoffPolicy
 from walrep.core.events import Event, Flushed, SnapshotWritten
 from walrep.core.flush import FlushPolicy
+from walrep.core.objects import Writer
+from walrep.core.restore import Known, RestorePlan, plan_restore
+from walrep.core.target import Target
+from walrep.engine.fetch import ReplicaReader
 from walrep.engine.parts import OpenedStore
 from walrep.engine.settings import DatabaseSettings, ReplicateSettings, SpoolLimits
 from walrep.engine.supervisor import Supervisor
 from walrep.errors import WalrepError
+from walrep.runner import InlineRunner
 from walrep.store.memory import MemoryObject, MemoryStore
 from walrep.store.observe import RequestCounts
 from walrep.store.retry import RetryingStore, RetryPolicy
@@ -39,6 +45,10 @@ connection.set_busy_timeout(5000)
 connection.execute("create table if not exists t(id integer primary key, v blob)")
 print("ready", flush=True)
 for line in sys.stdin:
+    if line.strip().isalpha():
+        connection.pragma("wal_checkpoint(" + line.strip() + ")")
+        print("done", flush=True)
+        continue
     for _ in range(int(line)):
         connection.execute("insert into t(v) values(randomblob(2000))")
     print("done", flush=True)
@@ -64,6 +74,13 @@ class App:
         self._process.stdin.flush()
         self._expect("done")
 
+    def checkpoint(self, mode: str) -> None:
+        """Run a checkpoint."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{mode}\n")
+        self._process.stdin.flush()
+        self._expect("done")
+
     def close(self) -> None:
         """Close the connection and end."""
         self._process.communicate()
@@ -71,6 +88,17 @@ class App:
     def _expect(self, word: str) -> None:
         assert self._process.stdout is not None
         assert self._process.stdout.readline().strip() == word
+
+
+class AheadClock(SystemClock):
+    """The machine's clock, set ahead."""
+
+    def __init__(self) -> None:
+        self.ahead_ms = 0
+
+    def now_ms(self) -> int:
+        """Return the time that it shows."""
+        return super().now_ms() + self.ahead_ms
 
 
 class Protection:
@@ -88,6 +116,10 @@ class Protection:
             flush=FlushPolicy(rpo_s=0.2, first_commit_s=0.02, segment_bytes_max=50_000),
         )
         self.deadline_s = 10.0
+        self.clock = AheadClock()
+        self.kind: type[MemoryStore] = MemoryStore
+        self.host = "host"
+        self.rival_check_s = 900.0
         self._changed = asyncio.Event()
         self._stop = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -106,8 +138,12 @@ class Protection:
         self.events, self.error, self._changed = [], None, asyncio.Event()
         self._loop = asyncio.get_running_loop()
         stop = self._stop = asyncio.Event()
-        settings = ReplicateSettings(databases=(self.settings,), shutdown_deadline_s=self.deadline_s)
-        supervisor = Supervisor(settings, open_store=self._open, clock=SystemClock(), report=self._report)
+        settings = ReplicateSettings(
+            databases=(self.settings,), shutdown_deadline_s=self.deadline_s, rival_check_s=self.rival_check_s
+        )
+        supervisor = Supervisor(
+            settings, open_store=self._open, clock=self.clock, report=self._report, new_writer=self._new_writer
+        )
 
         async def protect() -> None:
             try:
@@ -169,10 +205,29 @@ class Protection:
 
     def store(self) -> MemoryStore:
         """Return the store itself."""
-        return MemoryStore(self.objects)
+        return self.kind(self.objects)
+
+    async def plan(self, target: Target, timeline: str | None = None) -> RestorePlan:
+        """Plan a restore."""
+        reader = ReplicaReader(self.store(), InlineRunner())
+        try:
+            history, known = await reader.history(), Known()
+            while True:
+                plan = plan_restore(
+                    history, known, target, timeline=timeline, nearest_before=False, now_ms=self.clock.now_ms()
+                )
+                if isinstance(plan, RestorePlan):
+                    return plan
+                known = await reader.learn(known, plan)
+        finally:
+            reader.close()
+
+    def _new_writer(self) -> Writer:
+        return Writer(nonce=secrets.token_hex(8), host=self.host, pid=7)
 
     def _open(self, _url: str, notify: Callable[[WalrepError, float], None]) -> OpenedStore:
-        policy = RetryPolicy(backoff=BackoffPolicy(first_delay_s=0.01, delay_s_max=0.05))
+        backoff = BackoffPolicy(first_delay_s=0.01, delay_s_max=0.05)
+        policy = RetryPolicy(backoff=backoff, deadline_s=0.05)
         faulty = FaultyStore(self.store(), self.faults)
         retrying = RetryingStore(faulty, SystemClock(), policy, Random(1), notify)
         return OpenedStore(store=retrying, upload_p95_s=lambda: 0.0, counts=RequestCounts)

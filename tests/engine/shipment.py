@@ -15,13 +15,17 @@ from walrep.core.checkpoint import CapturePolicy
 from walrep.core.events import Event
 from walrep.core.flush import FlushPolicy
 from walrep.core.objects import Writer
+from walrep.core.state import LocalState
+from walrep.core.units import Seq
+from walrep.disk.spool import Spool
 from walrep.engine.captures import CaptureThread
+from walrep.engine.outage import Outage
 from walrep.engine.parts import EngineParts, HeldFiles, OpenedStore
 from walrep.engine.settings import DatabaseSettings, SpoolLimits
 from walrep.engine.shipping import Shipper
 from walrep.engine.spooler import Spooler, SpoolerLimits
 from walrep.engine.watcher import DirectoryWatcher
-from walrep.errors import StoreUnavailable
+from walrep.errors import WalrepError
 from walrep.runner import InlineRunner
 from walrep.store.memory import MemoryStore
 from walrep.store.observe import RequestCounts
@@ -51,14 +55,15 @@ class RecordedFaults:
 
     def __init__(self, *faults: Fault) -> None:
         self.calls: list[Call] = []
-        self.down = False
+        self.down: WalrepError | None = None
         self.faults = list(faults)
 
     def fault_for(self, call: Call) -> Fault | None:
         """Return what strikes this call."""
         self.calls.append(call)
-        if self.down:
-            return Fault(error=lambda: StoreUnavailable("the store is down"))
+        down = self.down
+        if down is not None:
+            return Fault(error=lambda: down)
         for fault in self.faults:
             if fault.verb in (None, call.verb) and call.number == fault.number:
                 return fault
@@ -67,6 +72,16 @@ class RecordedFaults:
     def keys(self) -> list[str]:
         """Return the keys that were put, with what they are, without what differs between runs."""
         return [call.key.split("/")[0] + "/" + call.key[-16:][-4:] for call in self.calls if call.verb == "put"]
+
+
+class OpenGate:
+    """Allows every upload."""
+
+    async def admit(self, _spool: Spool) -> None:
+        """Return at once."""
+
+    async def look_for_rivals(self, _state: LocalState, _uploaded: Seq) -> None:
+        """Find nobody."""
 
 
 class Shipment:
@@ -93,6 +108,7 @@ class Shipment:
             capture_policy=CapturePolicy(),
             mountinfo="",
             new_writer=lambda: Writer(nonce="0"),
+            rival_check_s=900.0,
         )
         self.failures: list[Exception] = []
         self._frames = 0
@@ -107,7 +123,8 @@ class Shipment:
     @asynccontextmanager
     async def shipping(self) -> AsyncIterator[tuple[Shipper, Spooler]]:
         """Run a shipper's loops; what they raise ends the body."""
-        shipper = Shipper(self.parts, self.settings, self.opened(), self.rig.spool)
+        outage = Outage(str(self.settings.path), self.clock, self.events.append)
+        shipper = Shipper(self.parts, self.settings, self.opened(), self.rig.spool, OpenGate(), outage)
         spooler = Spooler(
             self.rig.spool,
             self.parts.worker,

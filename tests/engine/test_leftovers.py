@@ -19,7 +19,7 @@ from walrep.disk.room import DiskRoom
 from walrep.engine.parts import HeldFiles
 from walrep.engine.shipping import Shipper
 from walrep.engine.spooler import Spooler
-from walrep.errors import DatabaseInUse, ReplicaConflict, SpoolFull
+from walrep.errors import DatabaseInUse, ReplicaConflict, SpoolFull, StoreUnavailable
 
 
 @pytest.fixture
@@ -84,13 +84,13 @@ async def test_an_old_writer_may_begin_a_new_timeline_after_a_takeover(
     async with protection.running():
         await protection.commit_and_flush(app, 2)
     original = protection.settings
-    protection.change(state_dir=tmp_path / "other", new_timeline=True)
+    protection.change(state_dir=tmp_path / "other", take_over=True)
     async with protection.running():
         await protection.until(SnapshotWritten)
-    protection.change(state_dir=original.state_dir, new_timeline=False)
+    protection.change(state_dir=original.state_dir, take_over=False)
     async with protection.running():
         assert type(await protection.until_ended()) is ReplicaConflict
-    protection.change(new_timeline=True)
+    protection.change(take_over=True)
     async with protection.running():
         began = await protection.until(TimelineBegan)
         await protection.commit_and_flush(app, 2)
@@ -109,7 +109,7 @@ async def test_a_stop_during_an_outage_lets_the_app_truncate_its_log_meanwhile(
     truncated: list[tuple[int, int] | None] = []
     async with protection.running():
         await protection.commit_and_flush(app, 2)
-        protection.faults.down = True
+        protection.faults.down = StoreUnavailable("the store is down")
         app.commit(5)
         protection.quit()
         other = apsw.Connection(str(app.path))
@@ -121,7 +121,7 @@ async def test_a_stop_during_an_outage_lets_the_app_truncate_its_log_meanwhile(
             except apsw.BusyError:
                 truncated.append(None)
         other.close()
-        protection.faults.down = False
+        protection.faults.down = None
     assert None not in truncated
     assert protection.ended_with() is None
     assert protection.of(Detached)[0].durable

@@ -11,8 +11,10 @@ import pytest
 from tests.engine.protection import App, Protection
 from tests.engine.shipment import images_in
 from walrep.core.events import Alarm, Attached, Detached, Flushed, Resumed, SnapshotWritten, TimelineBegan
+from walrep.core.lineage import ACTIVE_MS
 from walrep.core.units import parse_bookmark
-from walrep.errors import NotDurable, ReplicaConflict
+from walrep.disk.peek import parse_segment_header
+from walrep.errors import NotDurable, ReplicaConflict, StoreUnavailable
 
 
 @pytest.fixture
@@ -92,9 +94,19 @@ async def test_a_host_without_state_is_refused_and_may_begin_a_new_timeline_if_t
     assert protection.objects == before
     protection.change(new_timeline=True)
     async with protection.running():
+        refused = await protection.until_ended()
+    assert "another walrep wrote to this replica" in refused.message
+    assert "--take-over" in refused.hint
+    assert protection.objects == before
+    protection.clock.ahead_ms = ACTIVE_MS
+    async with protection.running():
         assert (await protection.until(TimelineBegan)).timeline.startswith("00002-")
         await protection.commit_and_flush(app, 2)
     assert before.items() <= protection.objects.items()
+    fence = parse_segment_header(
+        protection.objects[protection.keys("segments/")[sum(key.startswith("segments/") for key in before)]].data
+    )
+    assert fence.fence
     app.close()
     assert images_in(protection.store(), tmp_path / "store")[-1] == app.path.read_bytes()
 
@@ -104,14 +116,14 @@ async def test_an_old_writer_is_refused_after_a_takeover(app: App, protection: P
     async with protection.running():
         await protection.commit_and_flush(app, 2)
     old = protection.settings.state_dir
-    protection.change(new_timeline=True, state_dir=tmp_path / "other")
+    protection.change(take_over=True, state_dir=tmp_path / "other")
     async with protection.running():
         await protection.commit_and_flush(app, 1)
-    protection.change(new_timeline=False, state_dir=old)
+    protection.change(take_over=False, state_dir=old)
     async with protection.running():
         refused = await protection.until_ended()
     assert isinstance(refused, ReplicaConflict)
-    assert "--new-timeline" in refused.hint
+    assert "--take-over" in refused.hint
 
 
 async def test_a_replaced_database_begins_a_new_timeline(app: App, protection: Protection, tmp_path: Path) -> None:
@@ -143,13 +155,13 @@ async def test_a_full_outbox_ends_the_timeline_loudly_and_it_goes_on_when_there_
     protection.limit_outbox(150_000)
     async with protection.running():
         await protection.commit_and_flush(app, 5)
-        protection.faults.down = True
+        protection.faults.down = StoreUnavailable("the store is down")
         app.commit(300)
         alarm = await protection.until(Alarm, lambda event: event.key == "timeline-ended")
         assert "outbox" in alarm.message
         assert "outbox-limit" in alarm.hint
         app.commit(10)
-        protection.faults.down = False
+        protection.faults.down = None
         await protection.until_count(Attached, 2)
         app.commit(10)
         await protection.until(Flushed, lambda event: txid_of(event.bookmark) == 325)
@@ -165,11 +177,11 @@ async def test_a_stop_during_an_outage_says_what_is_not_durable_and_the_next_sta
     protection.deadline_s = 0.3
     async with protection.running():
         await protection.commit_and_flush(app, 2)
-        protection.faults.down = True
+        protection.faults.down = StoreUnavailable("the store is down")
         app.commit(20)
     assert type(protection.ended_with()) is NotDurable
     assert protection.of(Detached)[0].durable is False
-    protection.faults.down = False
+    protection.faults.down = None
     protection.deadline_s = 10.0
     async with protection.running():
         await protection.until(Resumed)

@@ -18,7 +18,7 @@ from walrep.core.names import segment_key
 from walrep.disk.spool import Spool
 from walrep.engine.shipping import Shipper
 from walrep.engine.spooler import Spooler, SpoolerLimits
-from walrep.errors import ReplicaConflict, SpoolFull
+from walrep.errors import ReplicaConflict, SpoolFull, StoreUnavailable
 from walrep.store.memory import MemoryObject, MemoryStore
 from walrep.testing.faults import Fault
 
@@ -166,12 +166,12 @@ def test_an_outage_ends_with_few_large_objects(shipment: Shipment, tmp_path: Pat
     async def body(shipper: Shipper, spooler: Spooler) -> None:
         await commit_and_drain(shipment, shipper, spooler)
         durable = shipper.durable
-        shipment.faults.down = True
+        shipment.faults.down = StoreUnavailable("the store is down")
         for number in range(720):
             shipment.commit(spooler, number)
             await shipment.clock.sleep(5)
         assert shipper.durable == durable
-        shipment.faults.down = False
+        shipment.faults.down = None
         shipment.commit(spooler, 999)
         await shipment.clock.sleep(60)
         await shipper.drained()

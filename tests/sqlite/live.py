@@ -124,6 +124,7 @@ class LiveDatabase:
         self.app.set_busy_timeout(0)
         self.expected: list[bytes] = []
         self.capture = self._attach()
+        self.capture.tick()
         self.sink: DecodingSink | None = None
 
     def _attach(self) -> Capture:
@@ -135,6 +136,8 @@ class LiveDatabase:
 
     def begin(self) -> DecodingSink:
         """Make a base with nothing in between, and begin to encode."""
+        if self.capture.keeper.aside:
+            self.capture.tick()
         base = self.new_base()
         assert base.begin()
         while base.copy_slice():

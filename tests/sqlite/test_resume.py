@@ -84,6 +84,7 @@ def index(salts: tuple[int, int], max_frame: int) -> WalIndex:
 
 
 FILE = CleanEnd(size_bytes=4096, mtime_ns=5, header_hash=6)
+OTHER_FILE = CleanEnd(size_bytes=4096, mtime_ns=7, header_hash=6)
 MARK = CaptureMark((10, 99), 20, (3, 4))
 
 
@@ -96,14 +97,17 @@ MARK = CaptureMark((10, 99), 20, (3, 4))
         ({"frame_checksum": (3, 5)}, ResumeKind.BROKEN),
         ({"frame_checksum": None}, ResumeKind.BROKEN),
         ({"same_file": False}, ResumeKind.BROKEN),
-        ({"index": index((11, 7), 19)}, ResumeKind.RESTARTED),
-        ({"index": index((11, 7), 20)}, ResumeKind.BROKEN),
-        ({"index": index((12, 7), 19)}, ResumeKind.BROKEN),
-        ({"index": index((11, 7), 19), "next_frame_continues": True}, ResumeKind.BROKEN),
-        ({"index": index((11, 7), 19), "frame_checksum": (3, 5)}, ResumeKind.BROKEN),
+        ({"index": index((11, 7), 19), "file": OTHER_FILE}, ResumeKind.RESTARTED),
+        ({"index": index((11, 7), 20), "file": OTHER_FILE}, ResumeKind.BROKEN),
+        ({"index": index((12, 7), 19), "file": OTHER_FILE}, ResumeKind.BROKEN),
+        ({"index": index((11, 7), 19), "next_frame_continues": True, "file": OTHER_FILE}, ResumeKind.BROKEN),
+        ({"index": index((11, 7), 19), "frame_checksum": (3, 5), "file": OTHER_FILE}, ResumeKind.BROKEN),
         ({"index": index((77, 7), 0)}, ResumeKind.CLEAN_END),
-        ({"index": index((77, 7), 0), "file": CleanEnd(4096, 7, 6)}, ResumeKind.BROKEN),
-        ({"index": index((77, 7), 1)}, ResumeKind.BROKEN),
+        ({"index": index((77, 7), 0), "file": OTHER_FILE}, ResumeKind.BROKEN),
+        # Nothing was copied into the file since: all that was committed is in the log that is there.
+        ({"index": index((77, 7), 1)}, ResumeKind.CLEAN_END),
+        ({"index": index((11, 7), 30)}, ResumeKind.CLEAN_END),
+        ({"index": index((77, 7), 1), "file": OTHER_FILE}, ResumeKind.BROKEN),
     ],
 )
 def test_only_a_proof_allows_a_resume(change: dict[str, object], kind: ResumeKind) -> None:
@@ -203,4 +207,31 @@ def test_a_log_that_was_cut_inside_the_next_frame_proves_nothing(tmp_path: Path)
     assert os.path.getsize(f"{live.path}-wal") == frame_offset(mark.frame + 1, 4096) + 100
     plan = plan_resume(mark, None, capture.reader.evidence(mark, inode=inode, page_size=4096))
     assert plan.kind is ResumeKind.BROKEN
+    live.close()
+
+
+def test_frames_that_were_not_captured_yet_are_not_overwritten_after_the_attach(tmp_path: Path) -> None:
+    """All is copied, so a keeper would sit on READ-LOCK 0, and the next commit would begin the log anew over them."""
+    live = LiveDatabase(tmp_path / "app.db")
+    sink = live.begin()
+    live.commit("insert into t(k) values(1)")
+    live.tick()
+    encoder = live.capture.reader.encoder
+    mark, hashes, txid = live.capture.reader.mark, PageHashes.from_bytes(encoder.hashes.to_bytes()), encoder.txid
+    inode = live.capture.files.inode
+    live.kill_capture()
+    live.app.execute("insert into t(k, v) values(2, zeroblob(9000))")
+    assert live.checkpoint(apsw.SQLITE_CHECKPOINT_PASSIVE)
+    capture = live.attach_again()
+    assert capture.files.index().backlog == 0
+    evidence = capture.reader.evidence(mark, inode=inode, page_size=4096)
+    live.app.execute("insert into t(k) values(3)")
+    plan = plan_resume(mark, None, evidence)
+    assert plan.kind is ResumeKind.CONTINUE
+    capture.reader.resume(mark, hashes, txid, live.clock.now_ms())
+    sink.spooled_frames = 0
+    capture.reader.sink = sink
+    live.tick()
+    assert encoder.txid + 2 == capture.reader.encoder.txid
+    assert sink.images[-1] == live.image()
     live.close()

@@ -32,6 +32,7 @@ class _Options(msgspec.Struct, frozen=True, kw_only=True):
     enable_wal: bool
     wait: bool
     new_timeline: bool
+    take_over: bool
     state_dir: Path | None
     shutdown_deadline: float | None
     log_format: LogFormat
@@ -45,6 +46,7 @@ class _Options(msgspec.Struct, frozen=True, kw_only=True):
 @click.option("--enable-wal", is_flag=True, help="Switch a database that is not in WAL mode to it.")
 @click.option("--wait", is_flag=True, help="Wait for a database that does not exist yet.")
 @click.option("--new-timeline", is_flag=True, help="Begin a new timeline in a replica that has another lineage.")
+@click.option("--take-over", is_flag=True, help="The same, though its writer may still be at work: shut that one out.")
 @click.option(
     "--state-dir",
     type=click.Path(path_type=Path),
@@ -87,6 +89,7 @@ def _settings(session: Session, options: _Options) -> ReplicateSettings:
         enable_wal=options.enable_wal,
         wait=options.wait,
         new_timeline=options.new_timeline,
+        take_over=options.take_over,
     )
     if options.config is None:
         return settings_from_pairs(options.pairs, overrides, session.environment)

@@ -22,6 +22,7 @@ __all__ = [
     "RetryScheduled",
     "SnapshotWritten",
     "Stopping",
+    "StoreBack",
     "TimelineBegan",
 ]
 
@@ -80,12 +81,19 @@ class Flushed(Event, frozen=True, kw_only=True, tag="flushed"):
     reason: str
 
 
+class StoreBack(Event, frozen=True, kw_only=True, tag="store-back"):
+    """The store does what it is asked again, after failures that were told."""
+
+    seconds: float
+
+
 class RetryScheduled(Event, frozen=True, kw_only=True, tag="retry"):
-    """The store failed in a way that may pass; told once per kind of failure."""
+    """The store failed in a way that may pass, or that somebody can mend; told once per kind of failure."""
 
     level: ClassVar[Level] = "warning"
     message: str
     delay_s: float
+    hint: str = ""
 
 
 class Alarm(Event, frozen=True, kw_only=True, tag="alarm"):

@@ -20,8 +20,9 @@ from typing import Literal
 
 import msgspec
 
-from walrep.core.names import REPLICA_KEY, SnapshotName, parse_segment_key, parse_snapshot_key
+from walrep.core.names import PROBE_PREFIX, REPLICA_KEY, SnapshotName, parse_segment_key, parse_snapshot_key
 from walrep.core.objects import SegmentFooter, SegmentHeader
+from walrep.core.rivals import Lineage, describe_rivalry, find_lineages, rivals_of
 from walrep.core.units import Position, Seq, TimelineId, Txid, timeline_number
 
 __all__ = [
@@ -48,6 +49,7 @@ ProblemKind = Literal[
     "missing-base",
     "misplaced-snapshot",
     "parent-mismatch",
+    "rival-writers",
 ]
 
 
@@ -139,12 +141,16 @@ class Timeline(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class History(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything stored for one database, timelines in the order of their ids; `unreadable`: damaged segments."""
+    """Everything stored for one database, timelines in the order of their ids; `unreadable`: damaged segments.
+
+    Lineages are in the order in which they began.
+    """
 
     replica: str
     timelines: tuple[Timeline, ...]
     problems: tuple[Problem, ...]
     unreadable: tuple[Seq, ...]
+    lineages: tuple[Lineage, ...]
     object_count: int
     object_bytes: int
 
@@ -172,7 +178,7 @@ def build_history(sizes: Mapping[str, int], segments: Mapping[str, SegmentEnds |
                 replica = replica or segment.header.replica
         elif name is not None:
             snapshots[name.timeline].append(Snapshot(key=key, size_bytes=sizes[key], name=name))
-        elif key != REPLICA_KEY:
+        elif key != REPLICA_KEY and not key.startswith(PROBE_PREFIX):
             problems.append(Problem(kind="unknown-key", message=f"{key} is not an object of a replica"))
     problems += _missing_seqs(seqs)
     timelines = tuple(
@@ -180,11 +186,17 @@ def build_history(sizes: Mapping[str, int], segments: Mapping[str, SegmentEnds |
         for identity in sorted(by_timeline.keys() | snapshots.keys())
     )
     problems += [problem for timeline in timelines for problem in _check_parent(timeline, timelines)]
+    lineages = find_lineages(segment.header for segments in by_timeline.values() for segment in segments)
+    for lineage in lineages:
+        message = "; ".join(describe_rivalry(rival, lineage) for rival in rivals_of(lineages, lineage))
+        if message:
+            problems.append(Problem(kind="rival-writers", message=message, timeline=lineage.timelines[0]))
     return History(
         replica=replica,
         timelines=timelines,
         problems=tuple(problems),
         unreadable=tuple(unreadable),
+        lineages=lineages,
         object_count=len(sizes),
         object_bytes=sum(sizes.values()),
     )

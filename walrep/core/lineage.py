@@ -10,12 +10,27 @@ import enum
 
 import msgspec
 
-from walrep.core.objects import REPLICA_FORMAT, ReplicaInfo
+from walrep.core.names import SegmentName
+from walrep.core.objects import REPLICA_FORMAT, ReplicaInfo, SegmentHeader
 from walrep.core.state import LocalState
+from walrep.core.target import format_duration, format_time
 from walrep.core.units import Seq
 from walrep.errors import ReplicaConflict
 
-__all__ = ["Claim", "SequenceCheck", "check_sequence", "plan_claim"]
+__all__ = [
+    "ACTIVE_MS",
+    "Claim",
+    "Rivalry",
+    "SequenceCheck",
+    "check_sequence",
+    "conflict_with",
+    "judge_rival",
+    "plan_claim",
+    "refuse_active_writer",
+]
+
+ACTIVE_MS = 10 * 60 * 1000
+"""A writer whose newest segment is younger may still be at work."""
 
 
 class Claim(enum.Enum):
@@ -26,8 +41,10 @@ class Claim(enum.Enum):
     ADOPT = "begin a new timeline in it, without lineage"
 
 
-def plan_claim(state: LocalState | None, info: ReplicaInfo | None, *, url: str, new_timeline: bool) -> Claim:
+def plan_claim(state: LocalState | None, info: ReplicaInfo | None, *, url: str, may_adopt: bool) -> Claim:
     """Decide how to take up a replica, from the local state and the replica object (None: there is none).
+
+    `may_adopt`: the user said that this writer may go on in a replica of which it has no lineage.
 
     Raises:
         ReplicaConflict: the writer may not write here.
@@ -40,7 +57,7 @@ def plan_claim(state: LocalState | None, info: ReplicaInfo | None, *, url: str, 
             hint="use the version of walrep that made it",
         )
     if info is None:
-        if state is None or state.next_seq == 1 or new_timeline:
+        if state is None or state.next_seq == 1 or may_adopt:
             return Claim.CREATE
         raise ReplicaConflict(
             "the replica is gone",
@@ -49,7 +66,7 @@ def plan_claim(state: LocalState | None, info: ReplicaInfo | None, *, url: str, 
         )
     if state is not None and state.replica == info.replica:
         return Claim.CONTINUE
-    if new_timeline:
+    if may_adopt:
         return Claim.ADOPT
     raise ReplicaConflict(
         "a replica of another writer is here already" if state is None else "this is not the replica of this database",
@@ -62,25 +79,77 @@ def plan_claim(state: LocalState | None, info: ReplicaInfo | None, *, url: str, 
 class SequenceCheck(msgspec.Struct, frozen=True, kw_only=True):
     """Result of comparing the store's newest segments with what the local state says."""
 
-    foreign: Seq | None
+    foreign: SegmentName | None
     """A segment that another writer put where this one's next would go; None if there is none."""
 
 
-def check_sequence(listed: list[Seq], *, durable: Seq, outbox: list[Seq]) -> SequenceCheck:
+def check_sequence(listed: list[SegmentName], *, durable: Seq, outbox: list[Seq], nonce: str) -> SequenceCheck:
     """Compare the segments listed from number `durable` on with the lineage.
 
-    `durable` is the newest segment that the store has acknowledged (0: none). A listed segment that also waits in the
-    outbox was stored and its acknowledgement lost, or is another writer's: the PUT will tell.
+    `durable` is the newest segment that the store has acknowledged (0: none), `nonce` the one in this writer's keys. A
+    listed segment that also waits in the outbox was stored and its acknowledgement lost, or is another writer's: the
+    PUT will tell.
 
     Raises:
         ReplicaConflict: the store has lost segments that it had acknowledged.
 
     """
-    if durable and durable not in listed:
+    if durable and SegmentName(durable, nonce) not in listed:
         raise ReplicaConflict(
             f"segment {durable} is missing, though the store had acknowledged it",
             hint="the store lost objects, or somebody deleted them; start a new history with --new-timeline",
         )
-    known = {durable, *outbox}
-    foreign = [seq for seq in listed if seq not in known]
+    known = {SegmentName(seq, nonce) for seq in (durable, *outbox)}
+    foreign = [name for name in listed if name not in known and (name.seq > durable or name.nonce != nonce)]
     return SequenceCheck(foreign=min(foreign) if foreign else None)
+
+
+def refuse_active_writer(newest: SegmentHeader, *, own_nonce: str, now_ms: int) -> None:
+    """Refuse to bury the history of a writer that was at work a moment ago.
+
+    Raises:
+        ReplicaConflict: it wrote within the last ten minutes.
+
+    """
+    age_ms = now_ms - newest.created_ms
+    if newest.writer.nonce == own_nonce or age_ms > ACTIVE_MS:
+        return
+    raise ReplicaConflict(
+        f"another walrep wrote to this replica {format_duration(max(0, age_ms))} ago",
+        detail=_who(newest),
+        hint="stop that one. Where it cannot be reached, --take-over shuts it out, so that nothing of either is lost",
+    )
+
+
+class Rivalry(enum.Enum):
+    """What to do about another writer's segments beside one's own, on a store without create-only PUT."""
+
+    YIELD = "the other one took over later"
+    GO_ON = "the other one was shut out and has not noticed yet"
+
+
+def judge_rival(theirs: SegmentHeader, *, first_seq: Seq, nonce: str) -> Rivalry:
+    """Decide between two writers: the one whose first segment is later goes on, and both come to the same decision.
+
+    `theirs` is the other's lowest segment that is not lower than one's own first; it is the other's first if
+    it is a fence, or opens the replica. `first_seq` and `nonce` are one's own.
+    """
+    is_first = theirs.fence or (theirs.start is not None and theirs.seq == 1)
+    later = is_first and (theirs.seq, theirs.writer.nonce) > (first_seq, nonce)
+    return Rivalry.YIELD if later else Rivalry.GO_ON
+
+
+def conflict_with(theirs: SegmentHeader) -> ReplicaConflict:
+    """Return the error of a writer that was shut out."""
+    return ReplicaConflict(
+        "another walrep took this replica over" if theirs.start else "another walrep writes to this replica",
+        detail=_who(theirs),
+        hint="let one of the two protect the database; this one goes on with --take-over. What it captured and did not "
+        "store is kept in its state directory",
+    )
+
+
+def _who(header: SegmentHeader) -> str:
+    writer = header.writer
+    host = writer.host or "an unknown host"
+    return f"process {writer.pid} on {host} wrote segment {header.seq} at {format_time(header.created_ms)}"

@@ -2,6 +2,8 @@
 
     replica                                                       the replica object
     segments/<seq>                                                one sequence, across timelines
+    segments/<seq>-<nonce>                                        where the store has no create-only PUT
+    probe/<nonce>                                                 written at a start, to learn what the store does
     snapshots/<timeline>/<txid>-<time>-<seq>-full                 a whole database; <time> is UTC, 20261121T093000123Z
 
 Sorting keys sorts segments by sequence number, and a timeline's snapshots by transaction.
@@ -17,11 +19,14 @@ import msgspec
 from walrep.core.units import Seq, TimelineId, Txid, format_seq, format_txid
 
 __all__ = [
+    "PROBE_PREFIX",
     "REPLICA_KEY",
     "SEGMENTS_PREFIX",
     "SNAPSHOTS_PREFIX",
+    "SegmentName",
     "SnapshotName",
     "parse_segment_key",
+    "parse_segment_name",
     "parse_snapshot_key",
     "segment_key",
     "snapshot_key",
@@ -30,10 +35,18 @@ __all__ = [
 REPLICA_KEY = "replica"
 SEGMENTS_PREFIX = "segments/"
 SNAPSHOTS_PREFIX = "snapshots/"
+PROBE_PREFIX = "probe/"
 
-_SEGMENT = re.compile(r"segments/(\d{16})", re.ASCII)
+_SEGMENT = re.compile(r"segments/(\d{16})(?:-([0-9a-f]{16}))?", re.ASCII)
 _SNAPSHOT = re.compile(r"snapshots/(\d{5}-[0-9a-f]{8})/(\d{16})-(\d{8}T\d{9}Z)-(\d{16})-full", re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class SegmentName(msgspec.Struct, frozen=True, order=True):
+    """What the key of a segment tells; the nonce is empty where a create-only PUT keeps writers apart."""
+
+    seq: Seq
+    nonce: str = ""
 
 
 class SnapshotName(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,15 +58,21 @@ class SnapshotName(msgspec.Struct, frozen=True, kw_only=True):
     seq: Seq
 
 
-def segment_key(seq: int) -> str:
-    """Return the key of a segment."""
-    return f"{SEGMENTS_PREFIX}{format_seq(seq)}"
+def segment_key(seq: int, nonce: str = "") -> str:
+    """Return the key of a segment; with the writer's nonce where the store has no create-only PUT."""
+    return f"{SEGMENTS_PREFIX}{format_seq(seq)}-{nonce}" if nonce else f"{SEGMENTS_PREFIX}{format_seq(seq)}"
+
+
+def parse_segment_name(key: str) -> SegmentName | None:
+    """Return what the key of a segment tells; None if it is not one."""
+    match = _SEGMENT.fullmatch(key)
+    return SegmentName(Seq(int(match[1])), match[2] or "") if match else None
 
 
 def parse_segment_key(key: str) -> Seq | None:
     """Return the sequence number that the key of a segment tells; None if it is not one."""
-    match = _SEGMENT.fullmatch(key)
-    return Seq(int(match[1])) if match else None
+    name = parse_segment_name(key)
+    return name.seq if name else None
 
 
 def snapshot_key(name: SnapshotName) -> str:

@@ -17,6 +17,7 @@ __all__ = [
     "SegmentHeader",
     "SnapshotFooter",
     "SnapshotHeader",
+    "StoreFacts",
     "TimelineStart",
     "Writer",
 ]
@@ -32,8 +33,16 @@ class Writer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     pid: int = 0
 
 
+class StoreFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a store was seen to do: refuse to overwrite, give a range; how far its clock is ahead of the writer's."""
+
+    creates_only: bool
+    ranges: bool
+    clock_ahead_ms: int
+
+
 class ReplicaInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """The `replica` object: create-only, written once."""
+    """The `replica` object: create-only, written once. `store` is what the store did then."""
 
     format: int
     replica: str
@@ -41,6 +50,7 @@ class ReplicaInfo(msgspec.Struct, frozen=True, kw_only=True):
     created_ms: int
     created_by: Writer
     walrep: str
+    store: StoreFacts | None = None
 
 
 class TimelineStart(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,7 +65,11 @@ class TimelineStart(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SegmentHeader(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The state before a segment. A segment with `start` opens its timeline and holds no transaction."""
+    """The state before a segment. A segment with `start` opens its timeline and holds no transaction.
+
+    `fence`: with it its writer took the replica over from another one. It is never packed or deleted: the other's next
+    PUT has to meet it, however long that one has slept.
+    """
 
     replica: str
     seq: Seq
@@ -67,6 +81,7 @@ class SegmentHeader(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     checksum_before: int
     pages_before: int
     start: TimelineStart | None = None
+    fence: bool = False
 
 
 class SegmentFooter(msgspec.Struct, frozen=True, kw_only=True):

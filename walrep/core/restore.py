@@ -5,7 +5,8 @@ of a segment or two, or the ends of a snapshot. The caller reads them and calls 
 
 Which timeline, when none is named: `latest` and a transaction mean the newest, the one with the highest number. If it
 is not restorable, they fail rather than give older data. A time means the timeline that was the current one then. Two
-timelines with one number (possible where a store has no create-only PUT) have to be told apart by the person who asks.
+timelines with one number, and two writers at work at once (both possible where a store has no create-only PUT), have to
+be told apart by the person who asks, until a take-over decides it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from walrep.core.chunk import Commit
 from walrep.core.history import Coverage, History, Segment, Snapshot, Timeline
 from walrep.core.moments import UNKNOWABLE, find_moment, list_moments, straddling_segments
 from walrep.core.objects import SnapshotFooter, SnapshotHeader
+from walrep.core.rivals import rivals_of
 from walrep.core.target import AtBookmark, AtTime, AtTxid, Latest, Target, format_duration, format_time
 from walrep.core.units import Checksum, Position, Txid
 from walrep.errors import TargetAmbiguous, TargetNotFound, UsageError
@@ -114,11 +116,15 @@ def plan_restore(
         case AtBookmark(position=position):
             return _plan_bookmark(history, known, position, timeline)
         case AtTxid(txid=txid):
+            if timeline is None:
+                _refuse_rivals(history, now_ms)
             chosen = select_timeline(history, timeline)
             _refuse_beyond(history, chosen, txid)
             reasons = (f"transaction {txid} was asked for", _timeline_reason(chosen, timeline))
             return _plan(chosen, known, txid, reasons, ())
         case Latest():
+            if timeline is None:
+                _refuse_rivals(history, now_ms)
             chosen = select_timeline(history, timeline)
             _refuse_unfinished(history, chosen)
             reasons = ("the newest transaction was asked for", _timeline_reason(chosen, timeline))
@@ -172,6 +178,7 @@ def _plan_time(
             hint="leave the target out to restore the newest transaction",
         )
     if timeline is None:
+        _refuse_rivals(history, ms)
         timelines = history.timelines
         for each in timelines:
             twins = [other for other in timelines if other.number == each.number]
@@ -276,6 +283,23 @@ def _refuse_twins(timelines: Sequence[Timeline]) -> None:
         f"{len(timelines)} timelines have the number {timelines[0].number}",
         detail=f"{names} were written by different writers at the same time; {describe_ranges(timelines)}",
         hint=f"choose one: --timeline {timelines[0].id}",
+    )
+
+
+def _refuse_rivals(history: History, ms: int) -> None:
+    """Refuse to choose between writers that were at work at once, when the newest by then had begun."""
+    begun = [each for each in history.lineages if each.begin_ms <= ms]
+    newest = begun[-1] if begun else None
+    rivals = rivals_of(history.lineages, newest) if newest else ()
+    if newest is None or not rivals:
+        return
+    names = {timeline for writer in (*rivals, newest) for timeline in writer.timelines}
+    theirs = [each for each in history.timelines if each.id in names]
+    raise TargetAmbiguous(
+        f"{len(rivals) + 1} writers were at work at once",
+        detail="; ".join(problem.message for problem in history.problems if problem.kind == "rival-writers"),
+        hint=f"{describe_ranges(theirs)}. Choose one with --timeline; "
+        "to decide it for good, start `walrep replicate --take-over` where the right database is",
     )
 
 

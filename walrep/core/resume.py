@@ -8,8 +8,9 @@ The proof must come from what is in the files. Four cases:
                  in the file with its checksum, and the frame after it does not continue it: the old generation ended
                  exactly there, and the new one is read from its first frame. (A jump of +1 alone proves only that
                  there was one restart, not that its end was seen.)
-    clean end    there are no frames, and the database file is the one that was recorded when everything captured had
-                 been copied into it: nothing was committed since.
+    clean end    the database file is the one that was recorded when everything captured had been copied into it, and
+                 the log is another one or has no frames: a log is given up only after all of it was copied into the
+                 file, so whatever was committed since is in this one, from its first frame.
     broken       anything else, also the log being behind what was captured (the machine lost its tail): the timeline
                  ends, and a new one begins.
 
@@ -40,7 +41,7 @@ class ResumeKind(enum.Enum):
 
 
 class ResumeEvidence(msgspec.Struct, frozen=True, kw_only=True):
-    """What stands in the files now, read while a keeper is held.
+    """What stands in the files now, read while the log cannot be restarted.
 
     `frame_checksum` is that of the frame with the recorded number, if it stands in the WAL with the recorded salts;
     `next_frame_continues` says whether the frame after it is valid after it.
@@ -67,7 +68,8 @@ def plan_resume(  # noqa: PLR0911  one return for each case of the module's text
     index = evidence.index
     if not evidence.same_file:
         return _broken("the path names another file than before")
-    if index.max_frame == 0 and clean_end is not None and evidence.file == clean_end:
+    left_clean = clean_end is not None and evidence.file == clean_end
+    if left_clean and (index.max_frame == 0 or index.salts != mark.salts):
         return ResumePlan(kind=ResumeKind.CLEAN_END, reason="the database file is as it was left")
     if mark.frame == 0:
         # Every log without a frame has the same salts, so they prove nothing.

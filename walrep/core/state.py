@@ -41,7 +41,9 @@ class LocalState(msgspec.Struct, frozen=True, kw_only=True):
     `timeline` is None until the timeline's base snapshot is complete on local disk; until then `parent` is the position
     that the timeline before it left. `txid` to `mark` describe the state after segment `next_seq - 1`; the open journal
     may be ahead of it. `restored` is the position to which the database was restored since, which then is the parent of
-    the timeline to begin.
+    the timeline to begin. `first_seq` is the first segment of this lineage, `fence`: it takes the replica over and is
+    still to be written. `creates_only`: the store was seen to refuse to
+    overwrite; where it does not, the keys of segments have the writer's nonce.
     """
 
     format: int
@@ -62,6 +64,13 @@ class LocalState(msgspec.Struct, frozen=True, kw_only=True):
     wal_inode: int = 0
     looked_ms: int = 0
     clean_end: CleanEnd | None = None
+    first_seq: Seq = Seq(1)
+    fence: bool = False
+    creates_only: bool = True
+
+    def segment_nonce(self) -> str:
+        """Return what tells this writer's segments apart in the store; empty where a create-only PUT does."""
+        return "" if self.creates_only else self.writer.nonce
 
     def position(self) -> Position | None:
         """Return the position after the last sealed segment; None before the first base."""

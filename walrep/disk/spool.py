@@ -218,6 +218,7 @@ class Spool:
             checksum_before=0,
             pages_before=0,
             start=start,
+            fence=self.state.fence,
         )
         footer = SegmentFooter(
             txid_after=Txid(0),
@@ -241,6 +242,7 @@ class Spool:
             parent=start.parent,
             mark=None,
             clean_end=None,
+            fence=False,
         )
         item = self._added(seq, path)
         self._journal.begin(self.state.next_seq)

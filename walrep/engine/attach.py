@@ -8,9 +8,9 @@ from functools import partial
 from pathlib import Path
 
 from walrep.core.events import Alarm, Attached, Resumed
-from walrep.core.resume import ResumeKind, ResumePlan, plan_resume
-from walrep.core.state import LocalState
-from walrep.disk.spool import Recovered, Spool
+from walrep.core.resume import ResumeEvidence, ResumeKind, ResumePlan, plan_resume
+from walrep.core.state import CaptureMark, LocalState
+from walrep.disk.spool import Recovered
 from walrep.engine.parts import EngineParts
 from walrep.engine.settings import DatabaseSettings
 from walrep.engine.waiting import wait_for_event
@@ -48,8 +48,12 @@ class Attacher:
         """Give up the claim to the file; it is closed."""
         self._parts.held.release(self)
 
-    async def attach(self, state: LocalState, *, again: bool, stop: asyncio.Event) -> Capture | None:
-        """Return the database with a keeper held; None when `stop` came first.
+    async def attach(
+        self, state: LocalState, mark: CaptureMark | None, *, again: bool, stop: asyncio.Event
+    ) -> tuple[Capture, ResumeEvidence | None] | None:
+        """Return the database, held so that its log is not restarted; None when `stop` came first.
+
+        With it comes what stands in the files around `mark`, where disk proves that capture stood.
 
         What may come right by itself is waited for: a stale -wal; with the setting `wait` no file, or an empty one;
         `again`, after it was protected in this run, everything, because somebody is at work on it.
@@ -66,7 +70,7 @@ class Attacher:
         with self._parts.watcher.watch(path.parent, frozenset({path.name, f"{path.name}-wal"}), appeared):
             while not stop.is_set():
                 try:
-                    return await self._open(state)
+                    return await self._open(state, mark)
                 except DatabaseError as error:
                     if isinstance(error, DatabaseInUse) and clock.monotonic_s() < patient_until_s:
                         await clock.sleep(_LOCK_AGAIN_S)
@@ -78,26 +82,22 @@ class Attacher:
                 await wait_for_event(appeared, _LOOK_AGAIN_S)
         return None
 
-    async def resume(self, capture: Capture, spool: Spool, recovered: Recovered | None) -> ResumePlan:
+    async def resume(
+        self, capture: Capture, state: LocalState, recovered: Recovered | None, evidence: ResumeEvidence | None
+    ) -> ResumePlan:
         """Let capture go on where disk proves that it stood, if the files prove that nothing is missing."""
-        state = spool.state
-        if recovered is None:
+        if recovered is None or evidence is None:
             why = "there is no local state" if state.timeline is None else "the local state is incomplete"
             return ResumePlan(kind=ResumeKind.BROKEN, reason=why)
         mark = recovered.mark
         clean_end = state.clean_end if mark == state.mark else None
 
-        def resume() -> ResumePlan:
-            plan = plan_resume(
-                mark, clean_end, capture.reader.evidence(mark, inode=state.inode, page_size=state.page_size)
-            )
-            if plan.kind is not ResumeKind.BROKEN:
-                within = mark if plan.kind is ResumeKind.CONTINUE else None
-                capture.reader.resume(within, recovered.hashes, recovered.txid, state.looked_ms)
-            return plan
-
-        plan = await self._parts.captures.run(resume)
+        plan = plan_resume(mark, clean_end, evidence)
         if plan.kind is not ResumeKind.BROKEN:
+            within = mark if plan.kind is ResumeKind.CONTINUE else None
+            await self._parts.captures.run(
+                partial(capture.reader.resume, within, recovered.hashes, recovered.txid, state.looked_ms)
+            )
             self._parts.report(
                 Resumed(
                     database=str(self._settings.path),
@@ -108,30 +108,32 @@ class Attacher:
             )
         return plan
 
-    async def _open(self, state: LocalState) -> Capture:
+    async def _open(self, state: LocalState, mark: CaptureMark | None) -> tuple[Capture, ResumeEvidence | None]:
         settings, parts = self._settings, self._parts
         path, enable_wal = settings.path, settings.enable_wal
         await self.check()
         await parts.runner.run(partial(_refuse_stale_wal, path, state))
 
-        def attach() -> tuple[Capture, Attached]:
+        def attach() -> tuple[Capture, Attached, ResumeEvidence | None]:
             keeper = Keeper(path, enable_wal=enable_wal)
             try:
                 index = keeper.files.index()
                 page_count = keeper.files.page_count(index)
                 capture = Capture(keeper, policy=parts.capture_policy, clock=parts.clock, alarm=self._alarm)
+                evidence = None
+                if mark is not None:
+                    evidence = capture.reader.evidence(mark, inode=state.inode, page_size=state.page_size)
             except BaseException:
                 keeper.close(remove_wal=False)
                 raise
             size = keeper.files.page_size
-            return capture, Attached(
-                database=str(path), page_size=size, page_count=page_count, wal_frames=index.max_frame
-            )
+            attached = Attached(database=str(path), page_size=size, page_count=page_count, wal_frames=index.max_frame)
+            return capture, attached, evidence
 
-        capture, attached = await parts.captures.run(attach, discard=_close)
+        capture, attached, evidence = await parts.captures.run(attach, discard=_close)
         parts.report(attached)
         self._told = ""
-        return capture
+        return capture, evidence
 
     def _may_pass(self, error: DatabaseError) -> bool:
         if isinstance(error, DatabaseBusy | DatabaseReplaced):
@@ -166,7 +168,7 @@ def _refuse_stale_wal(path: Path, state: LocalState) -> None:
         )
 
 
-def _close(attached: tuple[Capture, Attached]) -> None:
+def _close(attached: tuple[Capture, Attached, ResumeEvidence | None]) -> None:
     attached[0].keeper.close(remove_wal=False)
 
 

@@ -1,156 +1,235 @@
-"""Take up a replica: its object, the local state, and one listing of what is there."""
+"""Take up a replica: its object, the local state, and one listing of what is there; and who else writes to it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 
 import msgspec
 
 from walrep import __version__
-from walrep.core.lineage import Claim, check_sequence, plan_claim
-from walrep.core.names import REPLICA_KEY, SEGMENTS_PREFIX, parse_segment_key, segment_key
-from walrep.core.objects import REPLICA_FORMAT, ReplicaInfo, SegmentHeader, Writer
+from walrep.clock import Clock
+from walrep.core.lineage import (
+    Claim,
+    Rivalry,
+    check_sequence,
+    conflict_with,
+    judge_rival,
+    plan_claim,
+    refuse_active_writer,
+)
+from walrep.core.names import REPLICA_KEY, SEGMENTS_PREFIX, SegmentName, parse_segment_name, segment_key
+from walrep.core.objects import REPLICA_FORMAT, ReplicaInfo, SegmentHeader, StoreFacts, Writer
 from walrep.core.state import STATE_FORMAT, LocalState
 from walrep.core.units import Seq, timeline_number
 from walrep.disk.peek import parse_segment_header
-from walrep.disk.spool import Spool
 from walrep.disk.state import StateDirectory
+from walrep.engine.prove import prove_create_only, prove_store
 from walrep.engine.settings import DatabaseSettings
 from walrep.errors import CorruptObject, ObjectNotFound, PreconditionFailed, ReplicaConflict
 from walrep.store.base import Store
 
-__all__ = ["check_store", "claim_replica", "read_replica_info"]
+__all__ = ["ReplicaClaim", "check_store", "find_rivals", "read_replica_info"]
 
 _HEADER_BYTES = 64 << 10
 
 
 async def read_replica_info(store: Store) -> ReplicaInfo | None:
     """Return the replica object, None if there is none; raises `CorruptObject`."""
+    data = await _read(store)
+    return None if data is None else _parse(data)
+
+
+class ReplicaClaim:
+    """Takes up the replica of one database."""
+
+    def __init__(
+        self, store: Store, settings: DatabaseSettings, *, clock: Clock, new_writer: Callable[[], Writer]
+    ) -> None:
+        self._store = store
+        self._settings = settings
+        self._clock = clock
+        self._new_writer = new_writer
+
+    async def take(self, directory: StateDirectory) -> tuple[LocalState, StoreFacts | None]:
+        """Return the state with which this writer may write, creating replica or state or both.
+
+        The facts are those that were found now; None where nothing but the old ones was proved again.
+
+        Raises:
+            ReplicaConflict: it may not write here.
+
+        """
+        settings, store = self._settings, self._store
+        state = directory.load()
+        data = await _read(store)
+        info = None if data is None else _parse(data)
+        claim = plan_claim(state, info, url=settings.url, may_adopt=settings.new_timeline or settings.take_over)
+        if claim is Claim.CONTINUE and state is not None:
+            kept = msgspec.structs.replace(self._new_writer(), nonce=state.writer.nonce)
+            creates_only = await self.confirm(state)
+            return msgspec.structs.replace(state, writer=kept, url=settings.url, creates_only=creates_only), None
+        if claim is Claim.ADOPT:
+            return await self.adopt(directory)
+        writer = self._new_writer()
+        begun = state if state is not None and state.next_seq == 1 else self._fresh(writer.nonce, writer)
+        if begun is not state:
+            directory.set_aside(self._clock.now_ms())
+        facts = await prove_store(store, self._clock, writer.nonce)
+        begun = msgspec.structs.replace(begun, creates_only=facts.creates_only)
+        # The state first: whoever finds the replica's object with this nonce knows that it is its own.
+        directory.save(begun)
+        await self._create(begun, facts)
+        return begun, facts
+
+    async def confirm(self, state: LocalState) -> bool:
+        """Make sure that the replica is the one of this state; return whether the store refuses to overwrite, still.
+
+        One GET, and one PUT that must be refused.
+
+        Raises:
+            ReplicaConflict: it is another replica, or none.
+
+        """
+        data = await _read(self._store)
+        plan_claim(state, None if data is None else _parse(data), url=self._settings.url, may_adopt=False)
+        return state.creates_only and data is not None and await prove_create_only(self._store, REPLICA_KEY, data)
+
+    async def adopt(self, directory: StateDirectory) -> tuple[LocalState, StoreFacts]:
+        """Return a state without lineage, with which a new timeline can begin behind the newest segment that is there.
+
+        What the state directory holds of another lineage is set aside in it. One LIST of all segments.
+
+        Raises:
+            ReplicaConflict: there is no replica, or, without `take_over`, its writer was at work a moment ago.
+
+        """
+        info = await read_replica_info(self._store)
+        if info is None:
+            raise ReplicaConflict("the replica is gone", detail=self._settings.url, hint="check the URL")
+        state, now_ms = directory.load(), self._clock.now_ms()
+        writer = self._new_writer()
+        facts = await prove_store(self._store, self._clock, writer.nonce)
+        adopted = msgspec.structs.replace(
+            self._fresh(info.replica, writer), fence=True, creates_only=facts.creates_only
+        )
+        newest = await _newest_segments(self._store)
+        if newest:
+            last = max(newest, key=lambda each: each.created_ms)
+            if not self._settings.take_over:
+                refuse_active_writer(last, own_nonce=state.writer.nonce if state else "", now_ms=now_ms)
+            seq = Seq(max(each.seq for each in newest) + 1)
+            number = max(timeline_number(each.timeline) for each in newest)
+            adopted = msgspec.structs.replace(adopted, first_seq=seq, next_seq=seq, timeline_number=number)
+        directory.set_aside(now_ms)
+        directory.save(adopted)
+        return adopted, facts
+
+    async def _create(self, state: LocalState, facts: StoreFacts) -> None:
+        info = ReplicaInfo(
+            format=REPLICA_FORMAT,
+            replica=state.replica,
+            database=str(self._settings.path),
+            created_ms=self._clock.now_ms(),
+            created_by=state.writer,
+            walrep=__version__,
+            store=facts,
+        )
+        data = msgspec.json.format(msgspec.json.encode(info)) + b"\n"
+        with suppress(PreconditionFailed):
+            await self._store.put(REPLICA_KEY, data, if_absent=facts.creates_only)
+        there = await read_replica_info(self._store)
+        if there is None or there.created_by.nonce != state.writer.nonce:
+            raise ReplicaConflict(
+                "another walrep created this replica just now",
+                detail=self._settings.url,
+                hint="two databases cannot share a replica URL",
+            )
+
+    def _fresh(self, replica: str, writer: Writer) -> LocalState:
+        return LocalState(format=STATE_FORMAT, replica=replica, url=self._settings.url, writer=writer)
+
+
+async def check_store(store: Store, state: LocalState, waiting: list[Seq]) -> list[SegmentHeader]:
+    """Compare what the store holds with the lineage; one LIST, from the newest segment known to be durable.
+
+    `waiting` are the segments in the outbox. Return a segment of each writer that was shut out and went on, as a store
+    without create-only PUT allows.
+
+    Raises:
+        ReplicaConflict: another writer has taken over, or the store has lost what it had acknowledged.
+
+    """
+    durable = Seq(min([*waiting, state.next_seq]) - 1)
+    if durable < state.first_seq:
+        durable = Seq(0)
+    listed = [name async for name in _names_after(store, max(durable, state.first_seq) - 1)]
+    foreign = check_sequence(listed, durable=durable, outbox=waiting, nonce=state.segment_nonce()).foreign
+    if not state.creates_only:
+        # A rival's first segment may have a lower number than the newest of this one's.
+        return await _judge(store, state)
+    if foreign is not None:
+        raise conflict_with(await _header(store, foreign))
+    return []
+
+
+async def find_rivals(store: Store, state: LocalState, after: Seq) -> list[SegmentHeader]:
+    """Look for segments of other writers behind number `after`; one LIST, and another if there are any.
+
+    Return one of each writer that was shut out and went on.
+
+    Raises:
+        ReplicaConflict: another writer has taken over.
+
+    """
+    foreign = [name async for name in _names_after(store, after) if name.nonce != state.segment_nonce()]
+    return await _judge(store, state) if foreign else []
+
+
+async def _judge(store: Store, state: LocalState) -> list[SegmentHeader]:
+    """Compare the first segments of all writers since this one's own first; one LIST of all that."""
+    lowest: dict[str, SegmentName] = {}
+    async for name in _names_after(store, state.first_seq - 1):
+        if name.nonce != state.segment_nonce():
+            lowest.setdefault(name.nonce, name)
+    shut_out = []
+    for name in lowest.values():
+        header = await _header(store, name)
+        if judge_rival(header, first_seq=state.first_seq, nonce=state.writer.nonce) is Rivalry.YIELD:
+            raise conflict_with(header)
+        shut_out.append(header)
+    return shut_out
+
+
+async def _names_after(store: Store, seq: int) -> AsyncIterator[SegmentName]:
+    """Yield the names of segments with a number above `seq`."""
+    async for info in store.list(SEGMENTS_PREFIX, start_after=segment_key(seq) if seq > 0 else ""):
+        name = parse_segment_name(info.key)
+        if name is not None and name.seq > seq:
+            yield name
+
+
+async def _header(store: Store, name: SegmentName) -> SegmentHeader:
+    return parse_segment_header(await store.get(segment_key(name.seq, name.nonce), length=_HEADER_BYTES))
+
+
+async def _newest_segments(store: Store) -> list[SegmentHeader]:
+    """Return the newest segment of each writer that its keys tell apart; one LIST of all segments."""
+    newest: dict[str, SegmentName] = {}
+    async for name in _names_after(store, 0):
+        newest[name.nonce] = name
+    return [await _header(store, name) for name in newest.values()]
+
+
+async def _read(store: Store) -> bytes | None:
     try:
-        data = await store.get(REPLICA_KEY)
+        return await store.get(REPLICA_KEY)
     except ObjectNotFound:
         return None
+
+
+def _parse(data: bytes) -> ReplicaInfo:
     try:
         return msgspec.json.decode(data, type=ReplicaInfo)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise CorruptObject("malformed replica object", offset=0, detail=str(error)) from error
-
-
-async def claim_replica(
-    store: Store,
-    directory: StateDirectory,
-    settings: DatabaseSettings,
-    *,
-    now_ms: int,
-    new_writer: Callable[[], Writer],
-) -> LocalState:
-    """Return the state with which this writer may write to the replica, creating either or both.
-
-    Raises:
-        ReplicaConflict: it may not.
-
-    """
-    state = directory.load()
-    info = await read_replica_info(store)
-    claim = plan_claim(state, info, url=settings.url, new_timeline=settings.new_timeline)
-    writer = new_writer()
-    if claim is Claim.CONTINUE and state is not None:
-        kept = msgspec.structs.replace(writer, nonce=state.writer.nonce)
-        return msgspec.structs.replace(state, writer=kept, url=settings.url)
-    if claim is Claim.ADOPT:
-        return await adopt_replica(store, directory, settings, now_ms=now_ms, new_writer=new_writer)
-    begun = state if state is not None and state.next_seq == 1 else _fresh_state(settings, writer.nonce, writer)
-    if begun is not state:
-        directory.set_aside(now_ms)
-    # The state first: whoever finds the replica's object with this nonce knows that it is its own.
-    directory.save(begun)
-    await _create(store, begun, settings, now_ms)
-    return begun
-
-
-async def adopt_replica(
-    store: Store,
-    directory: StateDirectory,
-    settings: DatabaseSettings,
-    *,
-    now_ms: int,
-    new_writer: Callable[[], Writer],
-) -> LocalState:
-    """Return a state without lineage, with which a new timeline can begin behind the newest segment that is there.
-
-    What the state directory holds of another lineage is set aside in it. One LIST of all segments.
-
-    Raises:
-        ReplicaConflict: there is no replica.
-
-    """
-    info = await read_replica_info(store)
-    if info is None:
-        raise ReplicaConflict("the replica is gone", detail=settings.url, hint="check the URL")
-    newest = await _newest_segment(store)
-    adopted = _fresh_state(settings, info.replica, new_writer())
-    if newest is not None:
-        adopted = msgspec.structs.replace(
-            adopted, next_seq=Seq(newest.seq + 1), timeline_number=timeline_number(newest.timeline)
-        )
-    directory.set_aside(now_ms)
-    directory.save(adopted)
-    return adopted
-
-
-async def check_store(store: Store, spool: Spool) -> None:
-    """Compare what the store holds with the lineage; one LIST, from the newest segment known to be durable.
-
-    Raises:
-        ReplicaConflict: another writer has written, or the store has lost what it had acknowledged.
-
-    """
-    waiting = [Seq(item.seq) for item in spool.outbox() if not item.is_base]
-    durable = Seq(min([*waiting, spool.state.next_seq]) - 1)
-    after = segment_key(durable - 1) if durable else SEGMENTS_PREFIX
-    listed = [
-        seq
-        async for info in store.list(SEGMENTS_PREFIX, start_after=after)
-        if (seq := parse_segment_key(info.key)) is not None
-    ]
-    foreign = check_sequence(listed, durable=durable, outbox=waiting).foreign
-    if foreign is not None:
-        there = parse_segment_header(await store.get(segment_key(foreign), length=_HEADER_BYTES))
-        raise ReplicaConflict(
-            "another walrep took this replica over",
-            detail=f"segment {foreign} was written by process {there.writer.pid} on "
-            f"{there.writer.host or 'an unknown host'}",
-            hint="if that one is gone for good, begin a new timeline here with --new-timeline",
-        )
-
-
-async def _newest_segment(store: Store) -> SegmentHeader | None:
-    newest = None
-    async for info in store.list(SEGMENTS_PREFIX):
-        newest = info.key if parse_segment_key(info.key) is not None else newest
-    return None if newest is None else parse_segment_header(await store.get(newest, length=_HEADER_BYTES))
-
-
-async def _create(store: Store, state: LocalState, settings: DatabaseSettings, now_ms: int) -> None:
-    info = ReplicaInfo(
-        format=REPLICA_FORMAT,
-        replica=state.replica,
-        database=str(settings.path),
-        created_ms=now_ms,
-        created_by=state.writer,
-        walrep=__version__,
-    )
-    try:
-        await store.put(REPLICA_KEY, msgspec.json.format(msgspec.json.encode(info)) + b"\n", if_absent=True)
-    except PreconditionFailed as error:
-        there = await read_replica_info(store)
-        if there is None or there.created_by.nonce != state.writer.nonce:
-            raise ReplicaConflict(
-                "another walrep created this replica just now",
-                detail=settings.url,
-                hint="two databases cannot share a replica URL",
-            ) from error
-
-
-def _fresh_state(settings: DatabaseSettings, replica: str, writer: Writer) -> LocalState:
-    return LocalState(format=STATE_FORMAT, replica=replica, url=settings.url, writer=writer)

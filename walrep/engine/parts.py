@@ -74,4 +74,5 @@ class EngineParts(msgspec.Struct, frozen=True, kw_only=True):
     held: HeldFiles
     mountinfo: str
     new_writer: Callable[[], Writer]
+    rival_check_s: float
     queue_bytes_max: int = 16 << 20

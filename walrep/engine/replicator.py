@@ -12,14 +12,14 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from walrep.core.events import Alarm, Detached, RetryScheduled, Stopping
-from walrep.core.resume import ResumeKind
-from walrep.core.state import LocalState
-from walrep.disk.spool import Spool
+from walrep.core.events import Alarm, Detached, Stopping
+from walrep.core.resume import ResumeEvidence, ResumeKind
+from walrep.disk.spool import Recovered, Spool
 from walrep.disk.state import StateDirectory
+from walrep.engine.admission import Admission
 from walrep.engine.attach import Attacher
-from walrep.engine.lineage import adopt_replica, check_store, claim_replica
-from walrep.engine.parts import EngineParts, OpenedStore
+from walrep.engine.outage import Outage
+from walrep.engine.parts import EngineParts
 from walrep.engine.settings import DatabaseSettings
 from walrep.engine.shipping import Shipper
 from walrep.engine.spooler import Spooler, SpoolerLimits
@@ -29,7 +29,6 @@ from walrep.errors import (
     CaptureBroken,
     DatabaseReplaced,
     NotDurable,
-    ReplicaConflict,
     SpoolError,
     SpoolFull,
     WalrepError,
@@ -59,7 +58,6 @@ class Replicator:
         self._ended = asyncio.Event()
         self._broken: Exception | None = None
         self._drain_until_s: float | None = None
-        self._retry_told = ""
         self._retried = False
         self._attached = False
         """Whether a database is held; its file may be opened for nothing else then."""
@@ -82,37 +80,22 @@ class Replicator:
 
     async def _run(self, stop: asyncio.Event) -> None:
         directory = StateDirectory(self._settings.state_dir)
-        opened = self._parts.open_store(self._settings.url, self._tell_retry)
+        outage = Outage(str(self._settings.path), self._parts.clock, self._parts.report)
+        opened = self._parts.open_store(self._settings.url, outage.failed)
         try:
             (directory.path / DETACH_REQUEST).unlink(missing_ok=True)
-            state = await claim_replica(
-                opened.store,
-                directory,
-                self._settings,
-                now_ms=self._parts.clock.now_ms(),
-                new_writer=self._parts.new_writer,
-            )
-            spool = self._new_spool(directory, state)
+            admission = Admission(self._parts, self._settings, opened.store, outage)
+            spool = await admission.open_spool(directory)
             try:
-                await check_store(opened.store, spool)
-            except ReplicaConflict:
-                if not self._settings.new_timeline:
-                    raise
-                now_ms, new_writer = self._parts.clock.now_ms(), self._parts.new_writer
-                state = await adopt_replica(
-                    opened.store, directory, self._settings, now_ms=now_ms, new_writer=new_writer
-                )
-                spool = self._new_spool(directory, state)
-            try:
-                await self._replicate(opened, spool, stop)
+                shipper = Shipper(self._parts, self._settings, opened, spool, admission, outage)
+                await self._replicate(shipper, spool, stop)
             finally:
                 await asyncio.wrap_future(self._parts.worker.submit(spool.close))
         finally:
             await opened.store.aclose()
             directory.close()
 
-    async def _replicate(self, opened: OpenedStore, spool: Spool, stop: asyncio.Event) -> None:
-        shipper = Shipper(self._parts, self._settings, opened, spool)
+    async def _replicate(self, shipper: Shipper, spool: Spool, stop: asyncio.Event) -> None:
         async with asyncio.TaskGroup() as group:
             loops = [group.create_task(shipper.upload_loop()), group.create_task(shipper.seal_loop())]
             loops.append(group.create_task(self._quit_on_stop(stop)))
@@ -136,12 +119,6 @@ class Replicator:
                 detail=f"{self._settings.path}: {spool.outbox_bytes} bytes wait in {spool.directory.path}",
                 hint="they are kept, and go out at the next start",
             )
-
-    def _new_spool(self, directory: StateDirectory, state: LocalState) -> Spool:
-        limits = self._settings.spool
-        return Spool(
-            directory, state, outbox_bytes_max=limits.outbox_bytes_max, disk_reserve_bytes=limits.disk_reserve_bytes
-        )
 
     async def _seal_leftover(self, shipper: Shipper, spool: Spool) -> None:
         """Ship what a spool that failed left in the journal; if it cannot be sealed now, the next start does."""
@@ -175,13 +152,17 @@ class Replicator:
         restored = spool.state.restored
         reason = f"the database was restored to {restored}" if restored else ""
         while not self._quit.is_set():
-            capture = await self._attacher.attach(spool.state, again=self._retried, stop=self._quit)
-            if capture is None:
+            recovered = await shipper.on_worker(spool.recover)
+            await shipper.requeue()
+            mark = None if recovered is None or reason else recovered.mark
+            attached = await self._attacher.attach(spool.state, mark, again=self._retried, stop=self._quit)
+            if attached is None:
                 return
+            capture, evidence = attached
             self._attached = True
             spooler = self._new_spooler(spool, shipper)
             try:
-                if await self._go_on(capture, shipper, spooler, reason):
+                if await self._go_on(capture, shipper, spooler, (reason, recovered, evidence)):
                     await self._ended.wait()
             except (SpoolError, CaptureBroken, DatabaseReplaced) as error:
                 self._break(error)
@@ -210,15 +191,22 @@ class Replicator:
             failed=self._break_soon,
         )
 
-    async def _go_on(self, capture: Capture, shipper: Shipper, spooler: Spooler, must_begin: str) -> bool:
-        """Resume the timeline, or begin one; False when that was abandoned."""
+    async def _go_on(
+        self,
+        capture: Capture,
+        shipper: Shipper,
+        spooler: Spooler,
+        known: tuple[str, Recovered | None, ResumeEvidence | None],
+    ) -> bool:
+        """Resume the timeline, or begin one; False when that was abandoned.
+
+        `known` is a reason why a new one must begin, what disk proves, and what stands in the files.
+        """
         captures, spool = self._parts.captures, spooler.spool
-        recovered = await shipper.on_worker(spool.recover)
-        await shipper.requeue()
         shipper.spooler = spooler
-        reason = must_begin
+        reason, recovered, evidence = known
         if not reason:
-            plan = await self._attacher.resume(capture, spool, recovered)
+            plan = await self._attacher.resume(capture, spool.state, recovered, evidence)
             if plan.kind is not ResumeKind.BROKEN:
                 # A log that ended cleanly is still at its end, until something is captured.
                 clean_end = spool.state.clean_end if plan.kind is ResumeKind.CLEAN_END else None
@@ -344,11 +332,3 @@ class Replicator:
         except TimeoutError:
             return False
         return True
-
-    def _tell_retry(self, error: WalrepError, delay_s: float) -> None:
-        """Report a failure of the store once for each kind of failure in a row."""
-        if str(error) != self._retry_told:
-            self._retry_told = str(error)
-            self._parts.report(
-                RetryScheduled(database=str(self._settings.path), message=str(error), delay_s=round(delay_s, 3))
-            )

@@ -35,13 +35,18 @@ class DatabaseSettings(msgspec.Struct, frozen=True, kw_only=True):
     enable_wal: bool = False
     wait: bool = False
     new_timeline: bool = False
+    take_over: bool = False
 
 
 class ReplicateSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything `walrep replicate` runs with."""
+    """Everything `walrep replicate` runs with.
+
+    `rival_check_s`: how often a writer looks for another one where the store has no create-only PUT.
+    """
 
     databases: tuple[DatabaseSettings, ...]
     shutdown_deadline_s: float = 30.0
+    rival_check_s: float = 15 * 60.0
 
 
 def default_state_dir(path: Path) -> Path:

@@ -8,32 +8,55 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from walrep.core.events import Flushed, SnapshotWritten
 from walrep.core.flush import FlushPlan, FlushState, plan_flush
+from walrep.core.lineage import conflict_with
 from walrep.core.names import SnapshotName, segment_key, snapshot_key
 from walrep.core.objects import SegmentFooter, SegmentHeader
-from walrep.core.units import Checksum, Position
+from walrep.core.state import LocalState
+from walrep.core.units import Checksum, Position, Seq
 from walrep.disk.peek import parse_segment_header, segment_ends, snapshot_ends
 from walrep.disk.spool import OutboxItem, Spool
+from walrep.engine.outage import Outage
 from walrep.engine.parts import EngineParts, OpenedStore
 from walrep.engine.settings import DatabaseSettings
 from walrep.engine.spooler import Spooler
 from walrep.engine.waiting import wait_for_event
-from walrep.errors import PreconditionFailed, ReplicaConflict
+from walrep.errors import PreconditionFailed
 
-__all__ = ["Shipper"]
+__all__ = ["Gate", "Shipper"]
 
 T = TypeVar("T")
 
 _HEADER_BYTES = 64 << 10
 
 
+class Gate(Protocol):
+    """Says whether uploads are allowed; see `walrep.engine.admission`."""
+
+    async def admit(self, spool: Spool) -> None:
+        """Return once they are."""
+        ...
+
+    async def look_for_rivals(self, state: LocalState, uploaded: Seq) -> None:
+        """Make sure that they still are, now that this segment is stored."""
+        ...
+
+
 class Shipper:
     """Seals and uploads for one database. `seal_loop` and `upload_loop` run until they are cancelled."""
 
-    def __init__(self, parts: EngineParts, settings: DatabaseSettings, opened: OpenedStore, spool: Spool) -> None:
+    def __init__(
+        self,
+        parts: EngineParts,
+        settings: DatabaseSettings,
+        opened: OpenedStore,
+        spool: Spool,
+        gate: Gate,
+        outage: Outage,
+    ) -> None:
         self.changed = asyncio.Event()
         self.durable: Position | None = None
         self.spooler: Spooler | None = None
@@ -43,6 +66,7 @@ class Shipper:
         self._store = opened.store
         self._upload_p95_s = opened.upload_p95_s
         self._spool = spool
+        self._gate, self._outage = gate, outage
         self._items: deque[OutboxItem] = deque(spool.outbox())
         self._reasons: dict[int, tuple[str, float]] = {}
         self._item_added = asyncio.Event()
@@ -104,10 +128,12 @@ class Shipper:
             await wait_for_event(self.changed, timeout_s)
 
     async def upload_loop(self) -> None:
-        """Upload what is queued, in order, for ever."""
+        """Upload what is queued, in order, for ever; first be admitted."""
+        await self._gate.admit(self._spool)
         while True:
             while self._items:
                 await self._upload(self._items[0])
+                self._outage.over()
                 self._items.popleft()
                 self.changed.set()
             self._drained.set()
@@ -137,6 +163,7 @@ class Shipper:
             await self._put_segment(item, header)
             self.durable = Position(header.timeline, footer.txid_after, Checksum(footer.checksum_after))
             self._report_flush(item, header, footer)
+            await self._gate.look_for_rivals(self._spool.state, header.seq)
         limit = self._settings.spool.cache_bytes_max
         await self.on_worker(lambda: self._spool.keep(item, cache_bytes_max=limit))
 
@@ -145,7 +172,7 @@ class Shipper:
         name = SnapshotName(timeline=header.timeline, txid=footer.txid, seen_ms=footer.seen_ms, seq=footer.seq)
         # The key has the timeline's nonce: whatever is there already is this very file.
         try:
-            await self._store.put(snapshot_key(name), item.path, if_absent=True)
+            await self._store.put(snapshot_key(name), item.path, if_absent=self._spool.state.creates_only)
         except PreconditionFailed:
             if (await self._store.head(snapshot_key(name))).size_bytes != item.size_bytes:
                 raise
@@ -162,19 +189,15 @@ class Shipper:
         self.durable = Position(header.timeline, footer.txid, Checksum(footer.checksum))
 
     async def _put_segment(self, item: OutboxItem, header: SegmentHeader) -> None:
-        key = segment_key(item.seq)
+        state = self._spool.state
+        key = segment_key(item.seq, state.segment_nonce())
         try:
-            await self._store.put(key, item.path, if_absent=True)
+            await self._store.put(key, item.path, if_absent=state.creates_only)
         except PreconditionFailed as error:
             # A lost response looks the same as another writer: only the object tells.
             there = parse_segment_header(await self._store.get(key, length=_HEADER_BYTES))
             if there != header:
-                raise ReplicaConflict(
-                    "another walrep writes to this replica",
-                    detail=f"segment {item.seq} was written by process {there.writer.pid} on "
-                    f"{there.writer.host or 'an unknown host'} at {there.created_ms} ms (UTC since 1970)",
-                    hint="stop one of the two; what this one captured is kept in its state directory",
-                ) from error
+                raise conflict_with(there) from error
 
     def _report_flush(self, item: OutboxItem, header: SegmentHeader, footer: SegmentFooter) -> None:
         if header.start is not None:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import secrets
 import socket
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from walrep.errors import WalrepError
 from walrep.runner import ThreadRunner
 from walrep.sqlite.keeper import check_engine
 
-__all__ = ["Supervisor"]
+__all__ = ["Supervisor", "new_writer"]
 
 _RESTART_BACKOFF = BackoffPolicy()
 
@@ -32,11 +33,20 @@ _RESTART_BACKOFF = BackoffPolicy()
 class Supervisor:
     """Runs a replicator for each database."""
 
-    def __init__(self, settings: ReplicateSettings, *, open_store: StoreOpener, clock: Clock, report: Report) -> None:
+    def __init__(
+        self,
+        settings: ReplicateSettings,
+        *,
+        open_store: StoreOpener,
+        clock: Clock,
+        report: Report,
+        new_writer: Callable[[], Writer],
+    ) -> None:
         self._settings = settings
         self._open_store = open_store
         self._clock = clock
         self._report = report
+        self._new_writer = new_writer
 
     async def run(self, stop: asyncio.Event) -> None:
         """Protect the databases until `stop`.
@@ -62,7 +72,8 @@ class Supervisor:
             capture_policy=CapturePolicy(),
             held=HeldFiles(),
             mountinfo=_mountinfo(),
-            new_writer=_new_writer,
+            new_writer=self._new_writer,
+            rival_check_s=self._settings.rival_check_s,
         )
         try:
             async with asyncio.TaskGroup() as group:
@@ -114,7 +125,8 @@ def _first(group: BaseExceptionGroup[WalrepError]) -> WalrepError:
     return error
 
 
-def _new_writer() -> Writer:
+def new_writer() -> Writer:
+    """Return who this process is, as the writer of a new lineage."""
     return Writer(nonce=secrets.token_hex(8), host=socket.gethostname(), pid=os.getpid())
 
 

@@ -65,6 +65,7 @@ class Capture:
         self.policy = policy
         self.clock = clock
         self.reader = LogReader(keeper.files, clock=clock, alarm=alarm)
+        self.reader.is_guarded = not keeper.aside
         self.counts = CaptureCounts()
         self._alarm = alarm
         self._raw = b""

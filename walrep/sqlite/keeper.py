@@ -42,7 +42,10 @@ def check_engine() -> None:
 
 
 class Keeper:
-    """The keeper of one database, and the checkpoints that its free connection runs."""
+    """The keeper of one database, and the checkpoints that its free connection runs.
+
+    When it is made a lock of ours stands in for it; a hand-over ends that.
+    """
 
     def __init__(self, path: Path, *, enable_wal: bool = False) -> None:
         self.path = path
@@ -52,8 +55,11 @@ class Keeper:
             self.holder, self.free = connections
             self.files = WalFiles(path)
             try:
+                # Where the log goes on must be found out while it cannot be restarted. A keeper would not do: on a log
+                # that is all copied it goes to READ-LOCK 0, and the next write begins anew over frames that nobody
+                # has captured yet.
+                self._stand_in: int | None = _stand_in(self.files)
                 self._salts = self.files.index().salts
-                _begin(self.holder)
             except BaseException:
                 self.files.close()
                 raise
@@ -65,7 +71,6 @@ class Keeper:
         self._settled = False
         self._before_next: WalIndex | None = None
         """The index read just before the next keeper began; None unless two are held."""
-        self._stand_in: int | None = None
 
     @property
     def view(self) -> KeeperView:
@@ -246,6 +251,13 @@ def _translated(error: BaseException, path: Path) -> BaseException:
     if isinstance(error, apsw.Error):
         return DatabaseBusy("SQLite failed", detail=f"{path}: {error}")
     return error
+
+
+def _stand_in(files: WalFiles) -> int:
+    byte = files.lock_read_mark(0)
+    if byte is None:
+        raise DatabaseBusy("no read mark of the database can be locked", detail=str(files.path))
+    return byte
 
 
 def _begin(connection: apsw.Connection) -> None:

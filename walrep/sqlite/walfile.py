@@ -144,16 +144,17 @@ class WalFiles:
         return None if kind == fcntl.F_UNLCK else pid
 
     def lock_read_mark(self, attempt: int) -> int | None:
-        """Lock a read mark that nobody is on and return its byte; None if there is none. Another one at each attempt.
+        """Lock a read mark, one that nobody is on if there is one, and return its byte; None if none can be had.
 
-        Shared, and of the open file, which SQLite's own locks of this process neither see as theirs nor release.
+        Shared, and of the open file, which SQLite's own locks of this process neither see as theirs nor release. Each
+        `attempt` begins with another one.
         """
         first = attempt % len(_READ_MARK_LOCKS)
-        for byte in _READ_MARK_LOCKS[first:] + _READ_MARK_LOCKS[:first]:
-            if self.lock_holder(byte) is None:
-                with suppress(BlockingIOError):
-                    self._set_lock(byte, fcntl.F_RDLCK)
-                    return byte
+        ordered = _READ_MARK_LOCKS[first:] + _READ_MARK_LOCKS[:first]
+        for byte in sorted(ordered, key=lambda each: self.lock_holder(each) is not None):
+            with suppress(BlockingIOError):
+                self._set_lock(byte, fcntl.F_RDLCK)
+                return byte
         return None
 
     def unlock_read_mark(self, byte: int) -> None:
