@@ -6,7 +6,8 @@
     outbox-limit = "1GiB"
     cache-limit = "256MiB"
     disk-reserve = "64MiB"
-    shutdown-deadline = "30s"
+    shutdown-deadline = "30s"        # this one and the next are for all
+    rival-check = "15m"
 
     [[database]]
     path = "/srv/app/app.db"
@@ -108,6 +109,7 @@ class ConfigFile(Tuning, frozen=True, kw_only=True, forbid_unknown_fields=True, 
     """`walrep.toml`, as written."""
 
     shutdown_deadline: Duration | None = None
+    rival_check: Duration | None = None
     database: tuple[DatabaseTable, ...] = ()
 
 
@@ -175,7 +177,7 @@ def load_settings(file: Path, overrides: Overrides, environment: Mapping[str, st
         databases.append(_database(table, written, overrides, _Places(base, environment, where)))
     _check_distinct(databases)
     deadline_s = _first_said(overrides.shutdown_deadline_s, written.shutdown_deadline)
-    return _settings(databases, deadline_s)
+    return _settings(databases, shutdown_deadline_s=deadline_s, rival_check_s=written.rival_check)
 
 
 def settings_from_pairs(
@@ -207,7 +209,7 @@ def settings_from_pairs(
         for path, url in zip(paths, urls, strict=True)
     ]
     _check_distinct(databases)
-    return _settings(databases, overrides.shutdown_deadline_s)
+    return _settings(databases, shutdown_deadline_s=overrides.shutdown_deadline_s)
 
 
 def _read_file(file: Path) -> ConfigFile:
@@ -345,8 +347,8 @@ def _check_amounts(flush: FlushPolicy, spool: SpoolLimits, where: str) -> None:
         )
 
 
-def _settings(databases: Sequence[DatabaseSettings], shutdown_deadline_s: float | None) -> ReplicateSettings:
-    return ReplicateSettings(databases=tuple(databases), **_said(shutdown_deadline_s=shutdown_deadline_s))
+def _settings(databases: Sequence[DatabaseSettings], **said: float | None) -> ReplicateSettings:
+    return ReplicateSettings(databases=tuple(databases), **_said(**said))
 
 
 def _said(**values: object) -> dict[str, Any]:

@@ -41,7 +41,7 @@ class StoreFacts(msgspec.Struct, frozen=True, kw_only=True):
     clock_ahead_ms: int
 
 
-class ReplicaInfo(msgspec.Struct, frozen=True, kw_only=True):
+class ReplicaInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The `replica` object: create-only, written once. `store` is what the store did then."""
 
     format: int
