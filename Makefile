@@ -6,10 +6,10 @@ READY := .venv/.ready
 PATHS := $(wildcard walrep tests benchmarks)
 
 .DEFAULT_GOAL := help
-.PHONY: help check test lint fast demo bench soak mutants format clean
+.PHONY: help check test lint fast demo demo-s3 servers bench soak mutants format clean
 
 help:  ## Show this list
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):[^#]*## */\1\t/' | expand -t 12
+	@grep -E '^[a-z0-9-]+:.*##' Makefile | sed -E 's/^([a-z0-9-]+):[^#]*## */\1\t/' | expand -t 12
 
 # The stamp is younger than pyproject.toml once the install is complete; a failed one leaves no stamp.
 $(READY): pyproject.toml
@@ -28,11 +28,18 @@ fast: $(READY)  ## The fast tests
 
 check: lint fast  ## Before every commit: lint and the fast tests, about a minute
 
-test: lint  ## What CI runs: lint and all tests, under ten minutes
+test: lint servers  ## What CI runs: lint and all tests, under ten minutes
 	$(BIN)/python -m pytest -n 2
+
+# S3 servers for the tests, from PyPI, in environments of their own; they are also made when a test first needs one.
+servers: $(READY)
+	$(BIN)/python -m tests.store.servers
 
 demo: $(READY)  ## Replicate a small app's database to a folder and restore it to three seconds ago
 	$(BIN)/python -m walrep.testing.demo
+
+demo-s3: $(READY)  ## The same with a bucket of a real S3 server on this machine
+	$(BIN)/python -m tests.store.demo
 
 bench: $(READY)  ## Run the benchmarks and print their table
 	$(BIN)/python -m benchmarks
@@ -48,5 +55,5 @@ format: $(READY)  ## Format, and fix what can be fixed
 	$(BIN)/ruff format $(PATHS)
 
 clean:  ## Remove everything that was built or measured
-	rm -rf .venv build dist demo-data soak-results .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-servers build dist demo-data soak-results .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find $(PATHS) -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import encode, idle, restore, size, writers
+from benchmarks import encode, idle, restore, s3, size, writers
 from benchmarks.children import ROOT
 from benchmarks.report import Row, machine, save, show
 from benchmarks.settings import Settings
@@ -20,6 +20,7 @@ BENCHMARKS: dict[str, Callable[[Settings], list[Row]]] = {
     "size": size.run,
     "idle": idle.run,
     "restore": restore.run,
+    "s3": s3.run,
 }
 
 

@@ -33,6 +33,7 @@ from walrep.sqlite.capture import Capture
 from walrep.store.local import LocalStore
 from walrep.store.observe import ObservedStore
 from walrep.store.retry import RetryingStore, RetryPolicy
+from walrep.store.url import FileUrl, StoreUrl
 
 STORE_THREADS = 4
 
@@ -141,8 +142,8 @@ async def replicate(folder: Path, databases: list[Path]) -> None:
         elif isinstance(event, Alarm | Failed):
             observed.alarms.append(event.message)
 
-    def open_store(url: str, notify: Callable[[WalrepError, float], None]) -> OpenedStore:
-        counted = ObservedStore(LocalStore(Path(url), runner, clock), clock)
+    def open_store(url: StoreUrl, notify: Callable[[WalrepError, float], None]) -> OpenedStore:
+        counted = ObservedStore(LocalStore(folder / Path(str(url)).name, runner, clock), clock)
         observed.stores.append(counted)
         store = RetryingStore(counted, clock, RetryPolicy(), SystemRandom(), notify)
         return OpenedStore(store=store, upload_p95_s=counted.upload_p95_s, counts=lambda: counted.counts)
@@ -157,7 +158,7 @@ async def replicate(folder: Path, databases: list[Path]) -> None:
 
     settings = ReplicateSettings(
         databases=tuple(
-            DatabaseSettings(path=path, url=str(folder / path.name), state_dir=folder / f"{path.name}.state")
+            DatabaseSettings(path=path, url=FileUrl(path=folder / path.name), state_dir=folder / f"{path.name}.state")
             for path in databases
         )
     )

@@ -118,7 +118,9 @@ def main() -> None:
     request = msgspec.convert({"output": output, "check": check}, RestoreRequest, dec_hook=lambda kind, v: kind(v))
     began = time.perf_counter()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
-        work = app.restore(f"file://{url}", request, clock=SystemClock(), progress=lambda _progress: None)
+        work = app.restore(
+            f"file://{url}", request, clock=SystemClock(), environment={}, progress=lambda _progress: None
+        )
         outcome = loop.run(work)
     answer = {"wall_s": time.perf_counter() - began, "seconds": outcome.seconds, "txid": outcome.txid}
     print(json.dumps(answer), flush=True)

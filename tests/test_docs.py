@@ -16,6 +16,8 @@ from walrep.cli.command import EXIT_STATUS
 from walrep.cli.main import commands
 from walrep.config import ConfigFile, DatabaseTable, Overrides, load_settings
 from walrep.engine.settings import DatabaseSettings, ReplicateSettings
+from walrep.store.providers import PROVIDERS
+from walrep.store.s3_url import S3Access, S3Url
 
 ROOT = Path(__file__).resolve().parent.parent
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
@@ -82,6 +84,16 @@ def test_settings_are_documented() -> None:
     assert tuning | database == {field.encode_name for field in msgspec.structs.fields(DatabaseTable)}
 
 
+def test_parameters_of_buckets_are_documented() -> None:
+    """Those of an object, and, also in `[s3]`, those of the way to it; and all presets of providers."""
+    text = section("Buckets", 2)
+    cells = first_column(text[: text.index("Credentials are")])
+    names = {name for cell in cells for name in re.findall(r"`([a-z0-9-]+)`", cell)}
+    fields = [*msgspec.structs.fields(S3Access), *msgspec.structs.fields(S3Url)]
+    assert names == {field.encode_name for field in fields} - {"bucket", "prefix", "access"}
+    assert all(f"`{name}`" in text for name in PROVIDERS)
+
+
 def test_documented_defaults_are_those_of_the_program(tmp_path: Path) -> None:
     """A file that says what the tables say is the same as one that says nothing."""
     rows = re.findall(r'^\| `([a-z-]+)` \| `(".+?"|true|false)` \|', section("Settings", 2), re.MULTILINE)
@@ -133,4 +145,4 @@ def test_readme_shows_the_two_commands(command: str) -> None:
 def test_phony_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
     (phony,) = re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
-    assert set(phony.split()) == set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
+    assert set(phony.split()) == set(re.findall(r"^([a-z][a-z0-9-]*):", makefile, re.MULTILINE))

@@ -39,17 +39,23 @@ from walrep.errors import UsageError, WalrepError
 from walrep.runner import ThreadRunner
 from walrep.sqlite.keeper import engine_version
 from walrep.store.base import Store
+from walrep.store.limit import LimitedStore, StoreLimits
 from walrep.store.local import LocalStore
-from walrep.store.observe import ObservedStore
+from walrep.store.observe import ObservedStore, RequestCounter
 from walrep.store.retry import RetryingStore, RetryPolicy
-from walrep.store.url import parse_url
+from walrep.store.s3 import S3Store
+from walrep.store.s3_client import S3Clients
+from walrep.store.s3_url import S3Access, S3Url
+from walrep.store.url import FileUrl, StoreUrl, parse_url
 
 __all__ = [
+    "Stores",
     "detach",
     "dump_file",
     "dump_object",
     "is_replica",
     "local_zone",
+    "open_stores",
     "read_replica",
     "replicate",
     "restore",
@@ -58,6 +64,11 @@ __all__ = [
 ]
 
 _STORE_THREADS = 4
+_REQUESTS_IN_FLIGHT_MAX = 16
+_BYTES_IN_FLIGHT_MAX = 128 << 20
+_WRITING = RetryPolicy(mend_delay_s=30.0)
+"""A writer that runs waits for credentials and buckets that somebody has to put right; one that starts does not."""
+
 _READ_THREADS = 4
 _DETACH_WAIT_S = 60.0
 """Longer than the default shutdown deadline: the walrep that runs drains first."""
@@ -71,7 +82,14 @@ def system_clock() -> Clock:
     return SystemClock()
 
 
-async def replicate(settings: ReplicateSettings, stop: asyncio.Event, *, report: Report, clock: Clock) -> None:
+async def replicate(
+    settings: ReplicateSettings,
+    stop: asyncio.Event,
+    *,
+    report: Report,
+    clock: Clock,
+    environment: Mapping[str, str],
+) -> None:
     """Protect the databases until `stop` is set, then make durable what is captured.
 
     Raises:
@@ -79,16 +97,9 @@ async def replicate(settings: ReplicateSettings, stop: asyncio.Event, *, report:
         WalrepError: the protection of a database ended for good.
 
     """
-    runner = ThreadRunner(_STORE_THREADS, "walrep-store")
-    try:
-
-        def open_store(url: str, notify: Callable[[WalrepError, float], None]) -> OpenedStore:
-            return _open_store(url, runner, clock, notify)
-
-        supervisor = Supervisor(settings, open_store=open_store, clock=clock, report=report, new_writer=new_writer)
+    async with open_stores(_STORE_THREADS, clock, environment, settings.s3, _WRITING) as stores:
+        supervisor = Supervisor(settings, open_store=stores.open, clock=clock, report=report, new_writer=new_writer)
         await supervisor.run(stop)
-    finally:
-        runner.close()
 
 
 async def detach(path: Path, state_dir: Path | None, *, clock: Clock) -> DetachOutcome:
@@ -96,21 +107,23 @@ async def detach(path: Path, state_dir: Path | None, *, clock: Clock) -> DetachO
     return await run_detach(path, state_dir or default_state_dir(path), clock, _DETACH_WAIT_S)
 
 
-async def is_replica(url: str, *, clock: Clock) -> bool:
+async def is_replica(url: str, *, clock: Clock, environment: Mapping[str, str]) -> bool:
     """Return whether there is any object at a replica's place."""
-    async with _opened(url, clock) as (store, _runner):
+    async with _opened(url, clock, environment) as (store, _runner):
         async for _info in store.list(""):
             return True
         return False
 
 
-async def restore(url: str, request: RestoreRequest, *, clock: Clock, progress: Progress) -> RestoreOutcome:
+async def restore(
+    url: str, request: RestoreRequest, *, clock: Clock, environment: Mapping[str, str], progress: Progress
+) -> RestoreOutcome:
     """Restore a database from the replica; see `walrep.engine.restorer.restore` for what it raises.
 
     Over a database that walrep protected, the outcome tells the bookmark of what was replaced.
     """
     state_dir = default_state_dir(request.output)
-    async with _opened(url, clock) as (store, runner):
+    async with _opened(url, clock, environment) as (store, runner):
         info = await read_replica_info(store) if state_dir.is_dir() else None
         undo = None if info is None else await runner.run(partial(position_before, state_dir, info.replica))
         outcome = await run_restore(
@@ -125,15 +138,17 @@ async def restore(url: str, request: RestoreRequest, *, clock: Clock, progress: 
         return outcome
 
 
-async def read_replica(url: str, *, clock: Clock) -> History:
+async def read_replica(url: str, *, clock: Clock, environment: Mapping[str, str]) -> History:
     """Return what the replica holds."""
-    async with _opened(url, clock) as (store, runner):
+    async with _opened(url, clock, environment) as (store, runner):
         return await read_history(store, runner)
 
 
-async def dump_object(url: str, key: str, *, clock: Clock, show: Callable[[DumpRecord], None]) -> None:
+async def dump_object(
+    url: str, key: str, *, clock: Clock, environment: Mapping[str, str], show: Callable[[DumpRecord], None]
+) -> None:
     """Show the records of an object of a replica, then raise what is wrong with the rest."""
-    async with _opened(url, clock) as (store, _runner):
+    async with _opened(url, clock, environment) as (store, _runner):
         async for record in inspect.dump_object(store, key):
             show(record)
 
@@ -175,30 +190,61 @@ def versions() -> dict[str, str]:
     }
 
 
+class Stores:
+    """Composes stores: limits inside counting inside retries, so that each attempt is counted and none waits twice."""
+
+    def __init__(self, runner: ThreadRunner, clock: Clock, clients: S3Clients, policy: RetryPolicy) -> None:
+        self._runner = runner
+        self._clock = clock
+        self._clients = clients
+        self._policy = policy
+        self._limits = StoreLimits(_REQUESTS_IN_FLIGHT_MAX, _BYTES_IN_FLIGHT_MAX)
+
+    def open(self, url: StoreUrl, notify: Callable[[WalrepError, float], None]) -> OpenedStore:
+        """Return the store of a place; clients and limits are shared with the others of this process."""
+        counter = RequestCounter()
+        store: Store
+        match url:
+            case FileUrl(path=path):
+                store = LocalStore(path, self._runner, self._clock)
+            case S3Url():
+                store = S3Store(url, self._clients, self._runner, self._clock, counter)
+        counted = ObservedStore(LimitedStore(store, self._limits), self._clock, counter)
+        return OpenedStore(
+            store=RetryingStore(counted, self._clock, self._policy, SystemRandom(), notify),
+            upload_p95_s=counter.upload_p95_s,
+            counts=lambda: counter.counts,
+        )
+
+
 @asynccontextmanager
-async def _opened(url: str, clock: Clock) -> AsyncIterator[tuple[Store, ThreadRunner]]:
-    """Open a store for reading; what passes by itself is tried again in silence, up to the deadline of the policy."""
-    runner = ThreadRunner(_READ_THREADS, "walrep-read")
+async def open_stores(
+    threads: int, clock: Clock, environment: Mapping[str, str], s3: S3Access, policy: RetryPolicy
+) -> AsyncIterator[Stores]:
+    """Open what stores share: threads for blocking work, and clients; `s3` is what URLs of buckets leave open."""
+    runner = ThreadRunner(threads, "walrep-store")
+    clients = S3Clients(environment, s3, clock)
     try:
-        store = _open_store(url, runner, clock, lambda _error, _delay_s: None).store
-        try:
-            yield store, runner
-        finally:
-            await store.aclose()
+        yield Stores(runner, clock, clients, policy)
     finally:
+        await clients.aclose()
         runner.close()
 
 
-def _open_store(
-    url: str, runner: ThreadRunner, clock: Clock, notify: Callable[[WalrepError, float], None]
-) -> OpenedStore:
-    """Compose a store: each attempt is counted, so counting stands inside the retries."""
-    counted = ObservedStore(LocalStore(parse_url(url).path, runner, clock), clock)
-    return OpenedStore(
-        store=RetryingStore(counted, clock, RetryPolicy(), SystemRandom(), notify),
-        upload_p95_s=counted.upload_p95_s,
-        counts=lambda: counted.counts,
-    )
+@asynccontextmanager
+async def _opened(url: str, clock: Clock, environment: Mapping[str, str]) -> AsyncIterator[tuple[Store, ThreadRunner]]:
+    """Open a store for reading; what passes by itself is tried again in silence, up to the deadline of the policy."""
+    place = parse_url(url)
+    runner = ThreadRunner(_READ_THREADS, "walrep-read")
+    try:
+        async with open_stores(_READ_THREADS, clock, environment, S3Access(), RetryPolicy()) as stores:
+            store = stores.open(place, lambda _error, _delay_s: None).store
+            try:
+                yield store, runner
+            finally:
+                await store.aclose()
+    finally:
+        runner.close()
 
 
 def _zone_name(local_time: Path) -> str | None:

@@ -9,6 +9,10 @@
     shutdown-deadline = "30s"        # this one and the next are for all
     rival-check = "15m"
 
+    [s3]                             # what the URLs of buckets leave open
+    endpoint = "https://s3.example.com"
+    secret-access-key = "$BACKUP_SECRET"
+
     [[database]]
     path = "/srv/app/app.db"
     replica = "file:///backup/app"
@@ -26,7 +30,6 @@ This module opens one file, the configuration. It must not know what the setting
 from __future__ import annotations
 
 import difflib
-import math
 import re
 import string
 import tomllib
@@ -36,32 +39,22 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from walrep.core.amounts import Duration, Size, parse_duration_s, parse_size_bytes
 from walrep.core.flush import FlushPolicy
 from walrep.engine.settings import DatabaseSettings, ReplicateSettings, SpoolLimits, default_state_dir
 from walrep.errors import UsageError
-from walrep.store.url import parse_url
+from walrep.store.s3_url import S3Access, check_access
+from walrep.store.url import StoreUrl, parse_url
 
 __all__ = [
     "ConfigFile",
     "DatabaseTable",
-    "Duration",
     "Overrides",
-    "Size",
     "Tuning",
     "load_settings",
-    "parse_duration_s",
-    "parse_size_bytes",
     "settings_from_pairs",
 ]
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?) ?(ms|s|m|h|d)", re.ASCII)
-_DURATION_UNITS_S = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(B|[kKMGT]B|[KMGT]iB)", re.ASCII)
-_SIZE_UNITS = {"B": 1} | {
-    f"{prefix}{suffix}": base**power
-    for suffix, base in (("B", 1000), ("iB", 1024))
-    for power, prefix in enumerate("KMGT", start=1)
-}
 _TOML_WORDS = {
     "str": "a string",
     "bool": "true or false",
@@ -74,14 +67,6 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:", re.ASCII)
 _CONVERT_ERROR = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<path>.*)`)?", re.DOTALL)
 
 T = TypeVar("T")
-
-
-class Duration(float):
-    """Seconds, written as `"10s"`, `"15m"`, `"1h"` or a number of seconds."""
-
-
-class Size(int):
-    """Bytes, written as `"64MiB"`, `"1GiB"` or a number of bytes."""
 
 
 class Tuning(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
@@ -110,6 +95,7 @@ class ConfigFile(Tuning, frozen=True, kw_only=True, forbid_unknown_fields=True, 
 
     shutdown_deadline: Duration | None = None
     rival_check: Duration | None = None
+    s3: S3Access = S3Access()
     database: tuple[DatabaseTable, ...] = ()
 
 
@@ -123,37 +109,6 @@ class Overrides(msgspec.Struct, frozen=True, kw_only=True):
     wait: bool = False
     new_timeline: bool = False
     take_over: bool = False
-
-
-def parse_duration_s(value: object) -> float:
-    """Return the seconds that a text such as `10s`, or a number, means.
-
-    Raises:
-        ValueError: it is neither, negative or not finite.
-
-    """
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0:
-        return float(value)
-    match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
-    if match is None:
-        raise ValueError(f'expected a duration such as "10s", "15m", "1h" or a number of seconds, got {_shown(value)}')
-    return float(match[1]) * _DURATION_UNITS_S[match[2]]
-
-
-def parse_size_bytes(value: object) -> int:
-    """Return the bytes that a text such as `64MiB`, or an integer, means.
-
-    Raises:
-        ValueError: it is neither, or negative.
-
-    """
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return value
-    match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
-    if match is None:
-        raise ValueError(f'expected a size such as "64MiB", "1GiB" or a number of bytes, got {_shown(value)}')
-    unit = match[2]
-    return int(float(match[1]) * _SIZE_UNITS["KB" if unit == "kB" else unit])
 
 
 def load_settings(file: Path, overrides: Overrides, environment: Mapping[str, str]) -> ReplicateSettings:
@@ -177,7 +132,8 @@ def load_settings(file: Path, overrides: Overrides, environment: Mapping[str, st
         databases.append(_database(table, written, overrides, _Places(base, environment, where)))
     _check_distinct(databases)
     deadline_s = _first_said(overrides.shutdown_deadline_s, written.shutdown_deadline)
-    return _settings(databases, shutdown_deadline_s=deadline_s, rival_check_s=written.rival_check)
+    s3 = _s3_defaults(written.s3, _Places(base, environment, f"{file}, s3"))
+    return _settings(databases, shutdown_deadline_s=deadline_s, rival_check_s=written.rival_check, s3=s3)
 
 
 def settings_from_pairs(
@@ -295,13 +251,15 @@ class _Places(msgspec.Struct, frozen=True):
             raise UsageError("a path is empty", detail=f"{self.where}.{key}")
         return self.base / expanded
 
-    def url(self, text: str, key: str) -> str:
+    def url(self, text: str, key: str) -> StoreUrl:
         expanded = self.expand(text, key)
         is_path = not self.literal and expanded and _SCHEME.match(expanded) is None
         try:
-            return str(parse_url(str(self.base / expanded) if is_path else expanded))
+            return parse_url(str(self.base / expanded) if is_path else expanded)
         except UsageError as error:
-            raise UsageError(error.message, detail=f"{self.where}.{key}: {expanded!r}", hint=error.hint) from error
+            # The detail of the error, and not what was written: that may hold a secret.
+            detail = f"{self.where}.{key}: {error.detail}" if error.detail else f"{self.where}.{key}"
+            raise UsageError(error.message, detail=detail, hint=error.hint) from error
 
 
 def _database(table: DatabaseTable, defaults: Tuning, overrides: Overrides, places: _Places) -> DatabaseSettings:
@@ -347,7 +305,20 @@ def _check_amounts(flush: FlushPolicy, spool: SpoolLimits, where: str) -> None:
         )
 
 
-def _settings(databases: Sequence[DatabaseSettings], **said: float | None) -> ReplicateSettings:
+def _s3_defaults(written: S3Access, places: _Places) -> S3Access:
+    """Expand variables in `[s3]`, so that secrets need not stand in the file."""
+    texts = {
+        field.name: places.expand(value, field.encode_name)
+        for field in msgspec.structs.fields(S3Access)
+        if isinstance(value := getattr(written, field.name), str)
+    }
+    try:
+        return check_access(msgspec.structs.replace(written, **texts))
+    except UsageError as error:
+        raise UsageError(error.message, detail=f"{places.where}: {error.detail}", hint=error.hint) from error
+
+
+def _settings(databases: Sequence[DatabaseSettings], **said: object) -> ReplicateSettings:
     return ReplicateSettings(databases=tuple(databases), **_said(**said))
 
 
@@ -366,7 +337,7 @@ def _shown(value: object) -> str:
 
 def _check_distinct(databases: Sequence[DatabaseSettings]) -> None:
     _refuse_twice("the same database is named twice", databases, lambda one: str(one.path.resolve()))
-    _refuse_twice("two databases have the same replica", databases, lambda one: one.url)
+    _refuse_twice("two databases have the same replica", databases, lambda one: one.url.place)
     _refuse_twice("two databases have the same state directory", databases, lambda one: str(one.state_dir.resolve()))
 
 

@@ -115,7 +115,7 @@ def test_arguments_that_cannot_be_parsed_fail_as_json_too(capsys: pytest.Capture
         (["restore", "/b", "-o", "x", "--at", "yesterdayish"], 2, "not a time"),
         (["restore", "/b", "-o", "x", "--bookmark", "7"], 2, "not a bookmark"),
         (["restore", "/b", "-o", "x", "--check", "some"], 2, "'some' is not one of"),
-        (["restore", "s3://b", "-o", "x"], 2, "S3 stores come with a later version"),
+        (["restore", "s3://b", "-o", "x"], 2, "a bucket has 3 to 63"),
         (["dump", "nothing"], 2, "neither a file nor an object"),
         (["detach", "nowhere.db"], 3, "no database here"),
     ],

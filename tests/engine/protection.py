@@ -31,6 +31,7 @@ from walrep.runner import InlineRunner
 from walrep.store.memory import MemoryObject, MemoryStore
 from walrep.store.observe import RequestCounts
 from walrep.store.retry import RetryingStore, RetryPolicy
+from walrep.store.url import FileUrl, StoreUrl
 from walrep.testing.faults import FaultyStore
 
 __all__ = ["App", "Protection"]
@@ -111,7 +112,7 @@ class Protection:
         self.error: WalrepError | None = None
         self.settings = DatabaseSettings(
             path=folder / "app.db",
-            url="memory",
+            url=FileUrl(path=Path("/memory")),
             state_dir=folder / "state",
             flush=FlushPolicy(rpo_s=0.2, first_commit_s=0.02, segment_bytes_max=50_000),
         )
@@ -225,7 +226,7 @@ class Protection:
     def _new_writer(self) -> Writer:
         return Writer(nonce=secrets.token_hex(8), host=self.host, pid=7)
 
-    def _open(self, _url: str, notify: Callable[[WalrepError, float], None]) -> OpenedStore:
+    def _open(self, _url: StoreUrl, notify: Callable[[WalrepError, float], None]) -> OpenedStore:
         backoff = BackoffPolicy(first_delay_s=0.01, delay_s_max=0.05)
         policy = RetryPolicy(backoff=backoff, deadline_s=0.05)
         faulty = FaultyStore(self.store(), self.faults)

@@ -30,6 +30,7 @@ from walrep.runner import InlineRunner
 from walrep.store.memory import MemoryStore
 from walrep.store.observe import RequestCounts
 from walrep.store.retry import RetryingStore, RetryPolicy
+from walrep.store.url import FileUrl
 from walrep.testing.clock import SimClock
 from walrep.testing.faults import Call, Fault, FaultyStore
 from walrep.testing.replay import ReplayedState, list_timelines, replay
@@ -94,7 +95,11 @@ class Shipment:
         self.rig = SpoolRig(path)
         self.events: list[Event] = []
         self.settings = DatabaseSettings(
-            path=Path("/app.db"), url="memory", state_dir=path, flush=flush or FlushPolicy(), spool=SpoolLimits()
+            path=Path("/app.db"),
+            url=FileUrl(path=Path("/memory")),
+            state_dir=path,
+            flush=flush or FlushPolicy(),
+            spool=SpoolLimits(),
         )
         self.parts = EngineParts(
             held=HeldFiles(),

@@ -96,11 +96,14 @@ class AppProcess:
 class Sidecar:
     """One `walrep replicate` process and its log."""
 
-    def __init__(self, database: Path, url: str, log: Path, options: Sequence[str] = ()) -> None:
+    def __init__(
+        self, database: Path, url: str, log: Path, options: Sequence[str] = (), *, config: Path | None = None
+    ) -> None:
         self.log = log
         self.peak_rss_bytes = 0
         self.began_s = time.monotonic()
-        command = [sys.executable, "-m", "walrep", "replicate", str(database), url, "--log-format", "json", *options]
+        what = ["--config", str(config)] if config else [str(database), url]
+        command = [sys.executable, "-m", "walrep", "replicate", *what, "--log-format", "json", *options]
         with log.open("wb") as file:
             self.process = subprocess.Popen(command, stdout=file, stderr=file, cwd=ROOT, env=ENVIRONMENT)
 

@@ -191,7 +191,7 @@ class Verifier:
 
 
 async def _restore(url: str, request: RestoreRequest) -> None:
-    await app.restore(url, request, clock=app.system_clock(), progress=lambda _progress: None)
+    await app.restore(url, request, clock=app.system_clock(), environment={}, progress=lambda _progress: None)
 
 
 def differing_pages(left: bytes, right: bytes) -> int:

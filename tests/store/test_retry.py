@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 from random import Random
 
 import pytest
 
 from walrep.core.backoff import BackoffPolicy
-from walrep.errors import AccessDenied, ObjectNotFound, PreconditionFailed, StoreUnavailable, WalrepError
+from walrep.errors import (
+    AccessDenied,
+    NotSupported,
+    ObjectNotFound,
+    PreconditionFailed,
+    SpoolError,
+    StoreMissing,
+    StoreUnavailable,
+    WalrepError,
+)
 from walrep.store.base import Store
 from walrep.store.memory import MemoryObject, MemoryStore
 from walrep.store.retry import RetryingStore, RetryPolicy
@@ -116,6 +127,113 @@ def test_a_deadline_for_uploads_is_kept() -> None:
     with pytest.raises(StoreUnavailable):
         bench.use("put")
     assert bench.clock.monotonic_s() <= 5
+
+
+def too_busy(retry_after_s: float) -> Callable[[], WalrepError]:
+    return lambda: StoreUnavailable("busy", retry_after_s=retry_after_s)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_store_is_not_asked_again_before_it_said(verb: Verb) -> None:
+    bench = Bench(ScriptedFaults(Fault(verb=verb, error=too_busy(50))))
+    bench.memory.objects["a"] = MemoryObject(b"old", 0)
+    bench.use(verb)
+    assert [delay_s for _, delay_s in bench.notices] == [50]
+    assert bench.clock.monotonic_s() == pytest.approx(50)
+
+
+def test_a_store_that_comes_back_at_once_is_given_the_usual_time_all_the_same() -> None:
+    delays = []
+    for seed in range(50):
+        bench = Bench(ScriptedFaults(Fault(verb="put", error=too_busy(0.25))), seed=seed)
+        bench.use("put")
+        delays += [delay_s for _, delay_s in bench.notices]
+    assert min(delays) == 0.25
+    assert max(delays) > 0.9
+
+
+def test_a_store_that_wants_to_be_away_for_a_day_is_asked_after_minutes() -> None:
+    bench = Bench(ScriptedFaults(Fault(verb="put", error=too_busy(86_400))))
+    bench.use("put")
+    assert [delay_s for _, delay_s in bench.notices] == [300]
+
+
+def test_a_read_does_not_wait_past_its_deadline_for_a_store_to_come_back() -> None:
+    bench = Bench(ScriptedFaults(Fault(verb="get", error=too_busy(61))))
+    with pytest.raises(StoreUnavailable):
+        bench.use("get")
+    assert bench.clock.monotonic_s() == 0
+
+
+@pytest.mark.parametrize("kind", [AccessDenied, StoreMissing])
+def test_an_upload_waits_until_somebody_puts_it_right(kind: Callable[[str], WalrepError]) -> None:
+    mended_after = 500
+
+    class Revoked:
+        def fault_for(self, call: object) -> Fault | None:
+            del call
+            return Fault(error=lambda: kind("revoked")) if len(bench.faulty.struck) < mended_after else None
+
+    bench = Bench(Revoked(), RetryPolicy(mend_delay_s=30))
+    bench.use("put")
+    assert bench.memory.objects["a"].data == b"content"
+    delays = [delay_s for _, delay_s in bench.notices]
+    assert len(delays) == mended_after
+    assert (15 <= min(delays) < 16, 44 < max(delays) < 45) == (True, True)
+    assert sum(delays) / len(delays) == pytest.approx(30, rel=0.1)
+
+
+@pytest.mark.parametrize("verb", ["get", "head", "list", "delete"])
+def test_nothing_but_an_upload_waits_for_that(verb: Verb) -> None:
+    bench = Bench(ScriptedFaults(Fault(verb=verb, error=lambda: AccessDenied("revoked"))), RetryPolicy(mend_delay_s=30))
+    with pytest.raises(AccessDenied):
+        bench.use(verb)
+    assert bench.notices == []
+
+
+@pytest.mark.parametrize("error", [ObjectNotFound, PreconditionFailed, NotSupported, SpoolError])
+def test_what_nobody_can_put_right_is_not_waited_for(error: Callable[[str], WalrepError]) -> None:
+    bench = Bench(ScriptedFaults(Fault(verb="put", error=lambda: error("for good"))), RetryPolicy(mend_delay_s=30))
+    with pytest.raises(WalrepError, match="for good"):
+        bench.use("put")
+    assert bench.notices == []
+
+
+def test_an_upload_with_a_deadline_is_not_mended_for_ever() -> None:
+    fault = Fault(always=True, error=lambda: AccessDenied("revoked"))
+    bench = Bench(ScriptedFaults(fault), RetryPolicy(mend_delay_s=30, put_deadline_s=100))
+    with pytest.raises(AccessDenied):
+        bench.use("put")
+    assert 55 <= bench.clock.monotonic_s() <= 100
+
+
+@pytest.mark.parametrize("is_waiting", [False, True])
+def test_an_upload_that_is_cancelled_is_cancelled(*, is_waiting: bool) -> None:
+    """Whether it is with the store or waits for its next attempt: the outcome is unknown, and that is told."""
+    bench = Bench(ScriptedFaults(*([Fault(verb="put", always=True)] if is_waiting else [])))
+    asked = asyncio.Event()
+
+    class StuckStore(MemoryStore):
+        async def put(self, key: str, source: bytes | Path, *, if_absent: bool = False) -> None:
+            await super().put(key, source, if_absent=if_absent)
+            asked.set()
+            await asyncio.Event().wait()
+
+    def tell(_error: WalrepError, _delay_s: float) -> None:
+        asked.set()
+
+    inner: Store = bench.faulty if is_waiting else StuckStore(bench.memory.objects)
+    store = RetryingStore(inner, bench.clock, RetryPolicy(mend_delay_s=30), Random(0), tell)
+
+    async def body() -> bool:
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(store.put("a", b"content"))
+            await asked.wait()
+            task.cancel()
+        return task.cancelled()
+
+    assert bench.clock.run(body())
+    assert ("a" in bench.memory.objects) is not is_waiting
 
 
 def test_delays_are_drawn_below_a_ceiling_that_doubles_to_its_cap() -> None:

@@ -1,4 +1,4 @@
-"""What a user writes for a store is a folder, or an error that says what to write."""
+"""What a user writes for a store is a folder, a bucket, or an error that says what to write."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from walrep.errors import UsageError
-from walrep.store.url import StoreUrl, parse_url
+from walrep.store.url import FileUrl, parse_url
 
 
 @pytest.mark.parametrize(
@@ -26,18 +26,18 @@ from walrep.store.url import StoreUrl, parse_url
     ],
 )
 def test_a_folder_is_parsed(text: str, path: str) -> None:
-    assert parse_url(text) == StoreUrl(scheme="file", path=Path(path))
+    assert parse_url(text) == FileUrl(path=Path(path))
 
 
 def test_a_relative_path_is_taken_from_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert parse_url("backups").path == tmp_path / "backups"
-    assert parse_url("./s3:x").path == tmp_path / "s3:x"
+    assert parse_url("backups") == FileUrl(path=tmp_path / "backups")
+    assert parse_url("./s3:x") == FileUrl(path=tmp_path / "s3:x")
 
 
 def test_a_tilde_is_the_home_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert parse_url("~/backups").path == tmp_path / "backups"
+    assert parse_url("~/backups") == FileUrl(path=tmp_path / "backups")
     with pytest.raises(UsageError, match="home directory"):
         parse_url("~no-such-user-here/backups")
 
@@ -49,11 +49,11 @@ def test_a_tilde_is_the_home_directory(tmp_path: Path, monkeypatch: pytest.Monke
         ("  ", "empty", "file:///"),
         ("/a\0b", "null", "file:///"),
         ("file:///a%00b", "null", "file:///"),
-        ("s3://bucket/app", "S3 stores come with a later version", "file:///"),
-        ("S3:bucket", "S3 stores come with a later version", "file:///"),
+        ("S3:bucket", "begins with two slashes", "s3://BUCKET"),
         ("gs://bucket", "'gs' is not supported", "file:///"),
         ("https://host/x", "'https' is not supported", "file:///"),
-        ("backup:2026", "'backup' is not supported", "./backup:2026"),
+        ("ftp://host/x?password=hush", "'ftp' is not supported", "s3://BUCKET"),
+        ("backup:2026", "'backup' is not supported", "./backup:"),
         ("file://backups/app", "not the host 'backups'", "file:///backups/app"),
         ("file://backups", "not the host 'backups'", "file:///backups"),
         ("file:backups", "absolute path", "file:///"),
@@ -66,9 +66,16 @@ def test_anything_else_is_refused_with_what_to_write_instead(text: str, message:
     with pytest.raises(UsageError, match=message) as caught:
         parse_url(text)
     assert hint in caught.value.hint
+    assert "hush" not in f"{caught.value}{caught.value.hint}"
 
 
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1))
 def test_what_is_printed_parses_to_the_same_place(name: str) -> None:
-    url = StoreUrl(scheme="file", path=Path("/", name))
+    url = FileUrl(path=Path("/", name))
     assert parse_url(str(url)) == url
+    assert url.place == str(url)
+
+
+def test_a_bucket_is_parsed() -> None:
+    url = parse_url("S3://bucket/app")
+    assert (str(url), url.place) == ("s3://bucket/app", "s3://bucket/app")

@@ -13,7 +13,7 @@ import click
 import msgspec
 
 from walrep.cli.session import Session
-from walrep.config import parse_duration_s
+from walrep.core.amounts import parse_duration_s
 
 __all__ = [
     "EXIT_INTERNAL",

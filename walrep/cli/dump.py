@@ -42,7 +42,15 @@ def dump(session: Session, options: _Options) -> None:
             show(session.output, record)
         return
     url, key = split_object_url(options.source)
-    session.run(app.dump_object(url, key, clock=session.clock, show=lambda record: show(session.output, record)))
+    session.run(
+        app.dump_object(
+            url,
+            key,
+            clock=session.clock,
+            environment=session.environment,
+            show=lambda record: show(session.output, record),
+        )
+    )
 
 
 def split_object_url(text: str) -> tuple[str, str]:
@@ -52,11 +60,13 @@ def split_object_url(text: str) -> tuple[str, str]:
         UsageError: the text does not end in the key of an object.
 
     """
-    parts = text.split("/")
+    # The parameters of a bucket's URL stand behind the key; a folder's URL has none.
+    place, question, parameters = text.partition("?") if text.startswith("s3:") else (text, "", "")
+    parts = place.split("/")
     for count in range(1, len(parts)):
         key = "/".join(parts[-count:])
         if key == REPLICA_KEY or parse_segment_key(key) is not None or parse_snapshot_key(key) is not None:
-            return "/".join(parts[:-count]) or "/", key
+            return ("/".join(parts[:-count]) or "/") + question + parameters, key
     raise UsageError(
         "this names neither a file nor an object",
         detail=text,

@@ -29,7 +29,7 @@ class _Options(msgspec.Struct, frozen=True, kw_only=True):
 @takes(_Options)
 def list_replica(session: Session, options: _Options) -> None:
     """Show what the replica at URL holds: timelines, snapshots, segments, and what is restorable."""
-    history = session.run(app.read_replica(options.url, clock=session.clock))
+    history = session.run(app.read_replica(options.url, clock=session.clock, environment=session.environment))
     if not history.object_count:
         raise ObjectNotFound(
             "there is no replica here",

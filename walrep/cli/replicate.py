@@ -100,7 +100,7 @@ def _settings(session: Session, options: _Options) -> ReplicateSettings:
 
 async def _replicate(session: Session, settings: ReplicateSettings, report: Report) -> None:
     with stop_on_signals(session.abort) as stop:
-        await app.replicate(settings, stop, report=report, clock=session.clock)
+        await app.replicate(settings, stop, report=report, clock=session.clock, environment=session.environment)
 
 
 @contextmanager

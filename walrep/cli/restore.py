@@ -72,7 +72,9 @@ def restore(session: Session, options: _Options) -> None:
     if options.if_db_not_exists and options.output.exists():
         _skip(output, "database-exists", f"{options.output} exists; nothing to do")
         return
-    if options.if_replica_exists and not session.run(app.is_replica(options.url, clock=session.clock)):
+    if options.if_replica_exists and not session.run(
+        app.is_replica(options.url, clock=session.clock, environment=session.environment)
+    ):
         _skip(output, "no-replica", f"there is no replica at {options.url}; nothing to do")
         return
     request = RestoreRequest(
@@ -89,7 +91,9 @@ def restore(session: Session, options: _Options) -> None:
         def progress(state: RestoreProgress) -> None:
             advance(state.done_bytes, state.total_bytes)
 
-        outcome = session.run(app.restore(options.url, request, clock=session.clock, progress=progress))
+        outcome = session.run(
+            app.restore(options.url, request, clock=session.clock, environment=session.environment, progress=progress)
+        )
     _print_json(output, outcome) if options.as_json else _print_text(output, outcome)
 
 

@@ -61,7 +61,7 @@ class Admission:
         may_adopt = settings.new_timeline or settings.take_over
         if state is not None and state.next_seq > 1 and not may_adopt:
             writer = msgspec.structs.replace(self._parts.new_writer(), nonce=state.writer.nonce)
-            return self._spool(directory, msgspec.structs.replace(state, writer=writer, url=settings.url))
+            return self._spool(directory, msgspec.structs.replace(state, writer=writer, url=str(settings.url)))
         state, facts = await self._claim.take(directory)
         spool = self._spool(directory, state)
         try:

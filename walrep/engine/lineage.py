@@ -64,11 +64,11 @@ class ReplicaClaim:
         state = directory.load()
         data = await _read(store)
         info = None if data is None else _parse(data)
-        claim = plan_claim(state, info, url=settings.url, may_adopt=settings.new_timeline or settings.take_over)
+        claim = plan_claim(state, info, url=str(settings.url), may_adopt=settings.new_timeline or settings.take_over)
         if claim is Claim.CONTINUE and state is not None:
             kept = msgspec.structs.replace(self._new_writer(), nonce=state.writer.nonce)
             creates_only = await self.confirm(state)
-            return msgspec.structs.replace(state, writer=kept, url=settings.url, creates_only=creates_only), None
+            return msgspec.structs.replace(state, writer=kept, url=str(settings.url), creates_only=creates_only), None
         if claim is Claim.ADOPT:
             return await self.adopt(directory)
         writer = self._new_writer()
@@ -92,7 +92,7 @@ class ReplicaClaim:
 
         """
         data = await _read(self._store)
-        plan_claim(state, None if data is None else _parse(data), url=self._settings.url, may_adopt=False)
+        plan_claim(state, None if data is None else _parse(data), url=str(self._settings.url), may_adopt=False)
         return state.creates_only and data is not None and await prove_create_only(self._store, REPLICA_KEY, data)
 
     async def adopt(self, directory: StateDirectory) -> tuple[LocalState, StoreFacts]:
@@ -106,7 +106,7 @@ class ReplicaClaim:
         """
         info = await read_replica_info(self._store)
         if info is None:
-            raise ReplicaConflict("the replica is gone", detail=self._settings.url, hint="check the URL")
+            raise ReplicaConflict("the replica is gone", detail=str(self._settings.url), hint="check the URL")
         state, now_ms = directory.load(), self._clock.now_ms()
         writer = self._new_writer()
         facts = await prove_store(self._store, self._clock, writer.nonce)
@@ -142,12 +142,12 @@ class ReplicaClaim:
         if there is None or there.created_by.nonce != state.writer.nonce:
             raise ReplicaConflict(
                 "another walrep created this replica just now",
-                detail=self._settings.url,
+                detail=str(self._settings.url),
                 hint="two databases cannot share a replica URL",
             )
 
     def _fresh(self, replica: str, writer: Writer) -> LocalState:
-        return LocalState(format=STATE_FORMAT, replica=replica, url=self._settings.url, writer=writer)
+        return LocalState(format=STATE_FORMAT, replica=replica, url=str(self._settings.url), writer=writer)
 
 
 async def check_store(store: Store, state: LocalState, waiting: list[Seq]) -> list[SegmentHeader]:

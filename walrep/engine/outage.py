@@ -1,4 +1,4 @@
-"""Tell of a store that fails: each kind of failure once, and once that it is over."""
+"""Tell of a store that fails: each class of failure once, and once that it is over."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ class Outage:
         self._clock = clock
         self._report = report
         self._since_s: float | None = None
-        self._told: set[str] = set()
+        self._told: set[type[WalrepError]] = set()
 
     def failed(self, error: WalrepError, delay_s: float) -> None:
         """Note a failure that is tried again after `delay_s`."""
         if self._since_s is None:
             self._since_s = self._clock.monotonic_s()
-        kind = f"{type(error).__name__}: {error.message}"
+        # A store that goes down is first a cut connection, then a refused one, then a name that is not found.
+        kind = type(error)
         if kind in self._told:
             return
         self._told.add(kind)

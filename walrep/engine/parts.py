@@ -19,6 +19,7 @@ from walrep.errors import DatabaseInUse, WalrepError
 from walrep.runner import Runner
 from walrep.store.base import Store
 from walrep.store.observe import RequestCounts
+from walrep.store.url import StoreUrl
 
 __all__ = ["EngineParts", "HeldFiles", "OpenedStore", "StoreOpener"]
 
@@ -31,7 +32,7 @@ class OpenedStore(msgspec.Struct, frozen=True, kw_only=True):
     counts: Callable[[], RequestCounts]
 
 
-StoreOpener = Callable[[str, Callable[[WalrepError, float], None]], OpenedStore]
+StoreOpener = Callable[[StoreUrl, Callable[[WalrepError, float], None]], OpenedStore]
 """Makes the store of a replica URL; the callable is told of every failure that is tried again, and the delay."""
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import msgspec
 
 from walrep.core.flush import FlushPolicy
+from walrep.store.s3_url import S3Access
+from walrep.store.url import StoreUrl
 
 __all__ = ["DatabaseSettings", "ReplicateSettings", "SpoolLimits", "default_state_dir"]
 
@@ -28,7 +30,7 @@ class DatabaseSettings(msgspec.Struct, frozen=True, kw_only=True):
     """One database and its replica."""
 
     path: Path
-    url: str
+    url: StoreUrl
     state_dir: Path
     flush: FlushPolicy = FlushPolicy()
     spool: SpoolLimits = SpoolLimits()
@@ -41,12 +43,14 @@ class DatabaseSettings(msgspec.Struct, frozen=True, kw_only=True):
 class ReplicateSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Everything `walrep replicate` runs with.
 
-    `rival_check_s`: how often a writer looks for another one where the store has no create-only PUT.
+    `rival_check_s`: how often a writer looks for another one where the store has no create-only PUT. `s3`: what the
+    URLs of buckets leave open.
     """
 
     databases: tuple[DatabaseSettings, ...]
     shutdown_deadline_s: float = 30.0
     rival_check_s: float = 15 * 60.0
+    s3: S3Access = S3Access()
 
 
 def default_state_dir(path: Path) -> Path:

@@ -17,6 +17,7 @@ __all__ = [
     "check_prefix",
     "check_range",
     "is_part",
+    "key_problem",
 ]
 
 KEY_CHARACTERS_MAX = 512
@@ -35,15 +36,23 @@ def check_key(key: str) -> None:
         InvariantViolated: the key breaks one.
 
     """
+    problem = key_problem(key)
+    check(not problem, problem)
+
+
+def key_problem(key: str) -> str:
+    """Return which rule a key breaks, or "": for names that are not of our own making."""
     # S3 allows 1,024 bytes; half of them are left for the prefix that the user puts before a replica.
-    check(len(key) <= KEY_CHARACTERS_MAX, f"key of {len(key)} characters")
+    if len(key) > KEY_CHARACTERS_MAX:
+        return f"key of {len(key)} characters"
     # The same in a URL, a shell, every file system and every listing; and a character is a byte.
-    check(_CHARACTERS.fullmatch(key), f"key {key!r} has a character that is not allowed")
+    if not _CHARACTERS.fullmatch(key):
+        return f"key {key!r} has a character that is not allowed"
     parts = key.split("/")
-    for part in parts:
-        _check_part(part, key)
     # Under this name a folder store keeps unfinished objects. Refused by all, so that stores can be copied as files.
-    check(parts[0] != RESERVED_PART, f"key {key!r} begins with a name that is reserved")
+    if parts[0] == RESERVED_PART:
+        return f"key {key!r} begins with a name that is reserved"
+    return next(filter(None, (_part_problem(part, key) for part in parts)), "")
 
 
 def check_prefix(prefix: str) -> None:
@@ -57,7 +66,8 @@ def check_prefix(prefix: str) -> None:
     check(_CHARACTERS.fullmatch(prefix), f"prefix {prefix!r} has a character that is not allowed")
     *folders, _ = prefix.split("/")
     for part in folders:
-        _check_part(part, prefix)
+        problem = _part_problem(part, prefix)
+        check(not problem, problem)
     check(folders[:1] != [RESERVED_PART], f"prefix {prefix!r} begins with a name that is reserved")
 
 
@@ -76,12 +86,15 @@ def check_range(start: int, length: int | None) -> None:
     check(start >= 0 and (length is None or length >= 0), f"range {start}+{length}")
 
 
-def _check_part(part: str, key: str) -> None:
+def _part_problem(part: str, key: str) -> str:
     # S3 keeps `a//b` apart from `a/b`, a file system does not; and a leading slash would leave the folder.
-    check(part, f"{key!r} has an empty part")
+    if not part:
+        return f"{key!r} has an empty part"
     # A file system walks along these instead of naming something.
-    check(part not in (".", ".."), f"{key!r} has a part that a file system walks along")
+    if part in (".", ".."):
+        return f"{key!r} has a part that a file system walks along"
     # The longest name that ext4, XFS, APFS and NTFS take.
-    check(len(part) <= PART_CHARACTERS_MAX, f"{key!r} has a part of {len(part)} characters")
+    if len(part) > PART_CHARACTERS_MAX:
+        return f"{key!r} has a part of {len(part)} characters"
     # No name is let through that a listing would then pass over.
-    check(is_part(part), f"{key!r} has a part that is not a name")
+    return "" if is_part(part) else f"{key!r} has a part that is not a name"

@@ -1,6 +1,8 @@
-"""A wrapper that counts what a store is asked: requests are what stores charge for and what users wonder about.
+"""Count what a store is asked: requests are what stores charge for and what users wonder about.
 
-Wrap the store itself, inside the retries, so that each attempt counts. It must not know why a request is made.
+Two parties fill one `RequestCounter`. `ObservedStore` counts the calls, one request for each, and how long they take:
+wrap the store itself, inside the retries, so that each attempt counts. A store that makes further requests inside a
+call (pages of a listing, parts of an upload) reports those beyond the first. Neither must know why one is made.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -17,20 +20,26 @@ from walrep.disk.atomic import map_os_errors
 from walrep.errors import ObjectNotFound, PreconditionFailed, StoreError
 from walrep.store.base import ObjectInfo, Store
 
-__all__ = ["KEYS_PER_REQUEST", "ObservedStore", "RequestCounts"]
+__all__ = ["CallTimes", "ObservedStore", "RequestCounter", "RequestCounts", "Verb"]
 
-KEYS_PER_REQUEST = 1000
-"""How many keys one LIST returns and one DELETE takes, as in S3."""
+Verb = Literal["put", "get", "head", "list", "delete"]
 
 _PUTS_REMEMBERED_COUNT = 256
 _SYSTEM_CLOCK = SystemClock()
+_FIELDS: dict[Verb, str] = {
+    "put": "put",
+    "get": "get",
+    "head": "head",
+    "list": "list",
+    "delete": "delete_requests",
+}
 
 
 class RequestCounts(msgspec.Struct, frozen=True, kw_only=True):
     """Requests by verb, whether they succeeded or not, and what they moved.
 
-    `list` and `delete_requests` count a request for every 1,000 keys begun. `errors` leaves out the answers that an
-    object does not exist, or exists already.
+    All that an upload in parts takes counts as `put`. `errors` leaves out the answers that an object does not exist,
+    or exists already.
     """
 
     put: int = 0
@@ -44,13 +53,19 @@ class RequestCounts(msgspec.Struct, frozen=True, kw_only=True):
     errors: int = 0
 
 
-class ObservedStore:
-    """A store that counts its requests."""
+class CallTimes(msgspec.Struct, frozen=True, kw_only=True):
+    """How many calls the store answered, and how long they took together."""
 
-    def __init__(self, store: Store, clock: Clock = _SYSTEM_CLOCK) -> None:
-        self._store = store
-        self._clock = clock
+    count: int = 0
+    total_s: float = 0.0
+
+
+class RequestCounter:
+    """What was asked of one store so far."""
+
+    def __init__(self) -> None:
         self._counts = dict.fromkeys(RequestCounts.__struct_fields__, 0)
+        self._times: dict[Verb, CallTimes] = dict.fromkeys(_FIELDS, CallTimes())
         self._put_seconds: deque[float] = deque(maxlen=_PUTS_REMEMBERED_COUNT)
 
     @property
@@ -58,67 +73,126 @@ class ObservedStore:
         """What was counted so far."""
         return RequestCounts(**self._counts)
 
+    @property
+    def times(self) -> dict[Verb, CallTimes]:
+        """How long calls took by verb, from the first request to the last; of a listing only the waits for it.
+
+        Answers that an object does not exist, or exists already, count like successes; neither failures do, nor
+        listings that nobody reads to their end.
+        """
+        return dict(self._times)
+
     def upload_p95_s(self) -> float:
         """Return how long all but the slowest 5 % of the last 256 successful puts took at most; 0 before the first."""
         ordered = sorted(self._put_seconds)
         # The nearest rank: 95 % of the count, rounded up; in whole numbers, since a float may round to the next rank.
         return ordered[(len(ordered) * 95 + 99) // 100 - 1] if ordered else 0.0
 
+    def request(self, verb: Verb) -> None:
+        """Count a request: the one that every call makes, or one that a store makes beyond it."""
+        self._counts[_FIELDS[verb]] += 1
+
+    def answered(self, verb: Verb, seconds: float) -> None:
+        """Count a call that the store answered."""
+        before = self._times[verb]
+        self._times[verb] = CallTimes(count=before.count + 1, total_s=before.total_s + seconds)
+
+    def failed(self) -> None:
+        """Count a call that failed."""
+        self._counts["errors"] += 1
+
+    def uploaded(self, size_bytes: int, seconds: float) -> None:
+        """Count what a successful put moved, and its time."""
+        self._counts["bytes_up"] += size_bytes
+        self._put_seconds.append(seconds)
+
+    def downloaded(self, size_bytes: int) -> None:
+        """Count what a successful get moved."""
+        self._counts["bytes_down"] += size_bytes
+
+    def deleted(self, object_count: int) -> None:
+        """Count the objects of a successful delete."""
+        self._counts["deleted_objects"] += object_count
+
+
+class ObservedStore:
+    """A store that counts its calls; `counter` is shared with the store inside where that makes further requests."""
+
+    def __init__(self, store: Store, clock: Clock = _SYSTEM_CLOCK, counter: RequestCounter | None = None) -> None:
+        self.counter = counter or RequestCounter()
+        self._store = store
+        self._clock = clock
+
+    @property
+    def counts(self) -> RequestCounts:
+        """What was counted so far."""
+        return self.counter.counts
+
+    def upload_p95_s(self) -> float:
+        """Return how long all but the slowest 5 % of the last 256 successful puts took at most; 0 before the first."""
+        return self.counter.upload_p95_s()
+
     async def put(self, key: str, source: bytes | Path, *, if_absent: bool = False) -> None:
         """Store the bytes, or the content of the file, under `key`."""
-        self._counts["put"] += 1
         size_bytes = _file_bytes(source) if isinstance(source, Path) else len(source)
         began_s = self._clock.monotonic_s()
-        with self._counting_errors():
+        with self._counting("put"):
             await self._store.put(key, source, if_absent=if_absent)
-        self._put_seconds.append(self._clock.monotonic_s() - began_s)
-        self._counts["bytes_up"] += size_bytes
+        self.counter.uploaded(size_bytes, self._clock.monotonic_s() - began_s)
 
     async def get(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
         """Return the object, or `length` bytes of it from `start`."""
-        self._counts["get"] += 1
-        with self._counting_errors():
+        with self._counting("get"):
             data = await self._store.get(key, start=start, length=length)
-        self._counts["bytes_down"] += len(data)
+        self.counter.downloaded(len(data))
         return data
 
     async def head(self, key: str) -> ObjectInfo:
         """Return what the store knows of the object."""
-        self._counts["head"] += 1
-        with self._counting_errors():
+        with self._counting("head"):
             return await self._store.head(key)
 
     async def list(self, prefix: str, *, start_after: str = "", limit: int | None = None) -> AsyncIterator[ObjectInfo]:
         """Yield the objects whose keys begin with `prefix` and sort after `start_after`."""
-        self._counts["list"] += 1
-        listed_count = 0
-        with self._counting_errors():
+        self.counter.request("list")
+        waited_s = 0.0
+        began_s = self._clock.monotonic_s()
+        try:
             async for info in self._store.list(prefix, start_after=start_after, limit=limit):
-                if listed_count and listed_count % KEYS_PER_REQUEST == 0:
-                    self._counts["list"] += 1
-                listed_count += 1
+                waited_s += self._clock.monotonic_s() - began_s
                 yield info
+                began_s = self._clock.monotonic_s()
+        except StoreError:
+            self.counter.failed()
+            raise
+        self.counter.answered("list", waited_s + self._clock.monotonic_s() - began_s)
 
     async def delete(self, keys: Sequence[str]) -> None:
         """Delete the objects."""
-        self._counts["delete_requests"] += -(-len(keys) // KEYS_PER_REQUEST)
-        with self._counting_errors():
+        if not keys:
             await self._store.delete(keys)
-        self._counts["deleted_objects"] += len(keys)
+            return
+        with self._counting("delete"):
+            await self._store.delete(keys)
+        self.counter.deleted(len(keys))
 
     async def aclose(self) -> None:
         """Close the store; the counts stay."""
         await self._store.aclose()
 
     @contextmanager
-    def _counting_errors(self) -> Iterator[None]:
+    def _counting(self, verb: Verb) -> Iterator[None]:
+        self.counter.request(verb)
+        began_s = self._clock.monotonic_s()
         try:
             yield
         except (ObjectNotFound, PreconditionFailed):
+            self.counter.answered(verb, self._clock.monotonic_s() - began_s)
             raise
         except StoreError:
-            self._counts["errors"] += 1
+            self.counter.failed()
             raise
+        self.counter.answered(verb, self._clock.monotonic_s() - began_s)
 
 
 def _file_bytes(source: Path) -> int:

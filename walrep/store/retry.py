@@ -1,8 +1,9 @@
-"""A wrapper that tries again what failed for now: errors that are `transient`, and no others.
+"""A wrapper that tries again what failed for now: errors that are `transient`, and for a `put` the `mendable` ones.
 
-A `put` with `if_absent` whose answer was lost may have created the object. Trying it again then meets that object and
-raises `PreconditionFailed`, which passes through: only the caller can tell its own object from another writer's, by
-reading it. It must not know why a request is made.
+A store that says when to come back (`retry_after_s`) is not asked before. A `put` with `if_absent` whose answer was
+lost may have created the object. Trying it again then meets that object and raises `PreconditionFailed`, which passes
+through: only the caller can tell its own object from another writer's, by reading it. It must not know why a request
+is made.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import msgspec
 
 from walrep.clock import Clock
 from walrep.core.backoff import BackoffPolicy, backoff_delay_s
-from walrep.errors import WalrepError
+from walrep.errors import StoreUnavailable, WalrepError
 from walrep.store.base import ObjectInfo, Store
 
 __all__ = ["RetryPolicy", "RetryingStore"]
@@ -25,11 +26,17 @@ T = TypeVar("T")
 
 
 class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How long to wait between attempts, and until when after the first one an attempt may begin (None: for ever)."""
+    """How long to wait between attempts, and until when after the first one an attempt may begin (None: for ever).
+
+    With `mend_delay_s`, a `put` also waits for what somebody has to put right, such as an access key: about so long
+    between attempts. A store is not believed that it will be back in more than `retry_after_s_max`.
+    """
 
     backoff: BackoffPolicy = BackoffPolicy()
     deadline_s: float | None = 60.0
     put_deadline_s: float | None = None
+    mend_delay_s: float | None = None
+    retry_after_s_max: float = 300.0
 
 
 class RetryingStore:
@@ -60,28 +67,29 @@ class RetryingStore:
             PreconditionFailed: the key exists; with `if_absent`, perhaps from an attempt of this very call.
 
         """
-        await self._call(lambda: self._store.put(key, source, if_absent=if_absent), self._policy.put_deadline_s)
+        attempts = _Attempts(self._clock, self._policy, self._policy.put_deadline_s, self._policy.mend_delay_s)
+        await self._call(lambda: self._store.put(key, source, if_absent=if_absent), attempts)
 
     async def get(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
         """Return the object, or `length` bytes of it from `start`."""
-        return await self._call(lambda: self._store.get(key, start=start, length=length), self._policy.deadline_s)
+        return await self._call(lambda: self._store.get(key, start=start, length=length), self._attempts())
 
     async def head(self, key: str) -> ObjectInfo:
         """Return what the store knows of the object."""
-        return await self._call(lambda: self._store.head(key), self._policy.deadline_s)
+        return await self._call(lambda: self._store.head(key), self._attempts())
 
     async def list(self, prefix: str, *, start_after: str = "", limit: int | None = None) -> AsyncIterator[ObjectInfo]:
         """Yield the objects whose keys begin with `prefix` and sort after `start_after`.
 
         A listing that breaks off goes on after the last key that was yielded, with a new deadline.
         """
-        attempts = _Attempts(self._clock, self._policy.backoff, self._policy.deadline_s)
+        attempts = self._attempts()
         while True:
             try:
                 async for info in self._store.list(prefix, start_after=start_after, limit=limit):
                     yield info
                     start_after = info.key
-                    attempts = _Attempts(self._clock, self._policy.backoff, self._policy.deadline_s)
+                    attempts = self._attempts()
             except WalrepError as error:
                 await self._wait(error, attempts)
             else:
@@ -89,14 +97,16 @@ class RetryingStore:
 
     async def delete(self, keys: Sequence[str]) -> None:
         """Delete the objects."""
-        await self._call(lambda: self._store.delete(keys), self._policy.deadline_s)
+        await self._call(lambda: self._store.delete(keys), self._attempts())
 
     async def aclose(self) -> None:
         """Close the store."""
         await self._store.aclose()
 
-    async def _call(self, call: Callable[[], Awaitable[T]], deadline_s: float | None) -> T:
-        attempts = _Attempts(self._clock, self._policy.backoff, deadline_s)
+    def _attempts(self) -> _Attempts:
+        return _Attempts(self._clock, self._policy, self._policy.deadline_s, mend_delay_s=None)
+
+    async def _call(self, call: Callable[[], Awaitable[T]], attempts: _Attempts) -> T:
         while True:
             try:
                 return await call()
@@ -104,7 +114,7 @@ class RetryingStore:
                 await self._wait(error, attempts)
 
     async def _wait(self, error: WalrepError, attempts: _Attempts) -> None:
-        delay_s = attempts.next_delay_s(self._random.random()) if error.transient else None
+        delay_s = attempts.next_delay_s(error, self._random.random())
         if delay_s is None:
             raise error
         self._notify(error, delay_s)
@@ -114,16 +124,27 @@ class RetryingStore:
 class _Attempts:
     """The attempts of one call."""
 
-    def __init__(self, clock: Clock, backoff: BackoffPolicy, deadline_s: float | None) -> None:
+    def __init__(self, clock: Clock, policy: RetryPolicy, deadline_s: float | None, mend_delay_s: float | None) -> None:
         self._clock = clock
-        self._backoff = backoff
+        self._policy = policy
+        self._mend_delay_s = mend_delay_s
         self._ends_s = None if deadline_s is None else clock.monotonic_s() + deadline_s
         self._failure_count = 0
 
-    def next_delay_s(self, fraction: float) -> float | None:
-        """Count a failure and return the delay before the next attempt; None if that would be past the deadline."""
-        self._failure_count += 1
-        delay_s = backoff_delay_s(self._backoff, self._failure_count, fraction)
-        if self._ends_s is not None and self._clock.monotonic_s() + delay_s > self._ends_s:
+    def next_delay_s(self, error: WalrepError, fraction: float) -> float | None:
+        """Count a failure and return the delay before the next attempt; None if there is to be none."""
+        delay_s = self._delay_s(error, fraction)
+        if delay_s is None or (self._ends_s is not None and self._clock.monotonic_s() + delay_s > self._ends_s):
             return None
         return delay_s
+
+    def _delay_s(self, error: WalrepError, fraction: float) -> float | None:
+        if error.transient:
+            self._failure_count += 1
+            asked_s = error.retry_after_s if isinstance(error, StoreUnavailable) else 0.0
+            delay_s = backoff_delay_s(self._policy.backoff, self._failure_count, fraction)
+            return max(delay_s, min(asked_s, self._policy.retry_after_s_max))
+        if error.mendable and self._mend_delay_s is not None:
+            # Between half and one and a half of it, so that databases of one bucket do not come back together.
+            return self._mend_delay_s * (0.5 + fraction)
+        return None

@@ -10,45 +10,57 @@ from urllib.parse import unquote
 import msgspec
 
 from walrep.errors import UsageError
+from walrep.store.s3_url import S3Url, parse_s3_url
 
-__all__ = ["StoreUrl", "parse_url"]
+__all__ = ["FileUrl", "StoreUrl", "parse_url"]
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(.*)", re.DOTALL)
-_SUPPORTED = "a store is a folder: file:///backups/app, or a path such as /backups/app or ./backups"
+_FOLDERS = "a folder is file:///backups/app, or a path such as /backups/app or ./backups"
+_SUPPORTED = f"{_FOLDERS}; a bucket is s3://BUCKET/PREFIX"
 
 
-class StoreUrl(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a store is; `path` is absolute."""
+class FileUrl(msgspec.Struct, frozen=True, kw_only=True):
+    """A folder; `path` is absolute."""
 
-    scheme: Literal["file"]
     path: Path
+    scheme: Literal["file"] = "file"
+
+    @property
+    def place(self) -> str:
+        """The place without the way to it, which for a folder is its URL."""
+        return str(self)
 
     def __str__(self) -> str:
         return self.path.as_uri()
+
+
+StoreUrl = FileUrl | S3Url
+"""Where a store is. As text it is canonical and shows no secret: it may be logged, and kept on disk."""
 
 
 def parse_url(url: str) -> StoreUrl:
     """Parse what the user wrote for a store; a path is taken from the working directory, `~` is the home directory.
 
     Raises:
-        UsageError: it is not a place that walrep can use; the hint says which are.
+        UsageError: it is not a place that walrep can use; the hint says which are. It shows no secret.
 
     """
     if not url.strip() or "\0" in url:
         raise UsageError("the URL of the store is empty or has a null character", hint=_SUPPORTED)
     match = _SCHEME.fullmatch(url)
     if match is None:
-        return StoreUrl(scheme="file", path=_absolute(url))
+        return FileUrl(path=_absolute(url))
     scheme, rest = match[1].lower(), match[2]
     if scheme == "s3":
-        raise UsageError("S3 stores come with a later version of walrep", detail=url, hint=_SUPPORTED)
+        return parse_s3_url(rest)
     if scheme != "file":
         raise UsageError(
             f"a store of the kind {scheme!r} is not supported",
-            detail=url,
-            hint=f"{_SUPPORTED}; write ./{url} for a folder of that name",
+            # Without parameters, in which other programs have passwords.
+            detail=url.partition("?")[0],
+            hint=f"{_SUPPORTED}; write ./{scheme}:... for a folder of that name",
         )
-    return StoreUrl(scheme="file", path=_file_path(url, rest))
+    return FileUrl(path=_file_path(url, rest))
 
 
 def _file_path(url: str, rest: str) -> Path:
@@ -62,12 +74,12 @@ def _file_path(url: str, rest: str) -> Path:
             )
         rest = slash + path
     if not rest.startswith("/"):
-        raise UsageError("a file URL needs an absolute path", detail=url, hint=_SUPPORTED)
+        raise UsageError("a file URL needs an absolute path", detail=url, hint=_FOLDERS)
     if "?" in rest or "#" in rest:
         raise UsageError("a file URL has no parameters", detail=url, hint="write %3F for a ? and %23 for a # in a name")
     decoded = unquote(rest, errors="surrogateescape")
     if "\0" in decoded:
-        raise UsageError("the URL of the store has a null character", detail=url, hint=_SUPPORTED)
+        raise UsageError("the URL of the store has a null character", detail=url, hint=_FOLDERS)
     return Path(decoded)
 
 

@@ -1,7 +1,8 @@
 """The main job in half a minute: an app that writes, walrep beside it, a restore to three seconds ago, a comparison.
 
-Run it with `make demo` or `python -m walrep.testing.demo`. Everything happens in a new temporary folder. App and
-walrep are processes of their own, started as a user starts them; what walrep prints is shown as it is.
+Run it with `make demo` or `python -m walrep.testing.demo [URL]`. Everything happens in a new temporary folder, but for
+the replica if a URL is given. App and walrep are processes of their own, started as a user starts them; what walrep
+prints is shown as it is.
 """
 
 from __future__ import annotations
@@ -43,11 +44,12 @@ _WAIT_S = 30.0
 def main() -> None:
     """Run the demo; exits with 1 if what was restored is not what the app had."""
     with tempfile.TemporaryDirectory(prefix="walrep-demo-") as folder:
-        sys.exit(0 if _demo(Path(folder)) else 1)
+        replica = sys.argv[1] if len(sys.argv) > 1 else f"file://{folder}/replica"
+        sys.exit(0 if _demo(Path(folder), replica) else 1)
 
 
-def _demo(folder: Path) -> bool:
-    database, replica = folder / "app.db", f"file://{folder}/replica"
+def _demo(folder: Path, replica: str) -> bool:
+    database = folder / "app.db"
     _say("An app writes a hundred orders a second into app.db:")
     app_log = (folder / "app.log").open("w+")
     app = subprocess.Popen([sys.executable, "-c", _APP, str(database), str(_APP_S)], stdout=app_log)

@@ -1,0 +1,179 @@
+"""Clients: made when they are needed, shared where they are the same, closed together, bounded in time."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.store.buckets import OneClient, OwningStore, s3_url
+from tests.store.scripted import OK, SECRET, in_order, scripted
+from walrep.errors import AccessDenied, InvariantViolated, StoreUnavailable, UsageError
+from walrep.runner import InlineRunner
+from walrep.store.s3 import S3Store
+from walrep.store.s3_client import CONNECTIONS_MAX, S3Clients
+from walrep.store.s3_requests import seconds_for
+from walrep.store.s3_url import S3Access
+from walrep.testing.clock import SimClock
+
+CLIENT_LIBRARIES = ("aioboto3", "aiobotocore", "aiohttp", "boto3", "botocore")
+KEYS = "access-key-id=key&secret-access-key=secret&endpoint=http://127.0.0.1:1"
+
+USES = """
+import asyncio, sys
+import walrep.app, walrep.store.s3
+from walrep.runner import InlineRunner
+from walrep.store.s3_client import S3Clients
+from walrep.store.url import parse_url
+clients = S3Clients({})
+store = walrep.store.s3.S3Store(parse_url("s3://bucket"), clients, InlineRunner())
+print(sorted(set(sys.modules) & set(sys.argv[1:])))
+asyncio.run(clients.aclose())
+print(sorted(set(sys.modules) & set(sys.argv[1:])))
+"""
+
+
+def test_whoever_uses_no_bucket_does_not_load_the_client() -> None:
+    run = subprocess.run([sys.executable, "-c", USES, *CLIENT_LIBRARIES], capture_output=True, text=True, check=True)
+    assert run.stdout.split("\n")[:2] == ["[]", "[]"]
+
+
+async def test_stores_with_the_same_settings_share_a_client() -> None:
+    clients = S3Clients({})
+    one, other, stranger = (
+        clients.resolve(s3_url(f"s3://{place}{KEYS}")) for place in ("one?", "other/x?", "one?region=eu-1&")
+    )
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(clients.get(settings)) for settings in (one, other, stranger, one)]
+    first, same, different, again = (task.result() for task in tasks)
+    assert first is same is again
+    assert different is not first
+    await clients.aclose()
+    with pytest.raises(InvariantViolated, match="after all were closed"):
+        await clients.get(one)
+
+
+async def test_a_store_that_is_closed_leaves_the_client_to_the_others() -> None:
+    async with scripted(in_order(OK)) as server:
+        clients = S3Clients({})
+        one, other = (S3Store(server.url(prefix=prefix), clients, InlineRunner()) for prefix in ("one", "other"))
+        await one.put("a", b"x")
+        await one.aclose()
+        await other.put("a", b"x")
+        with pytest.raises(InvariantViolated, match="after it was closed"):
+            await one.head("a")
+        await other.aclose()
+        await clients.aclose()
+
+
+async def test_many_requests_at_once_share_the_connections() -> None:
+    async with scripted(in_order(OK)) as server:
+        store = server.store()
+        async with asyncio.TaskGroup() as group:
+            for number in range(5 * CONNECTIONS_MAX):
+                group.create_task(store.put(str(number), b"x"))
+        await store.aclose()
+    assert len(server.requests) == 5 * CONNECTIONS_MAX
+    assert 1 < server.connection_count <= CONNECTIONS_MAX
+
+
+@pytest.fixture
+def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Hide what the machine has for the AWS tools."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_CA_BUNDLE", "AWS_ENDPOINT_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+
+
+@pytest.mark.usefixtures("bare_environment")
+async def test_without_credentials_access_is_denied_with_what_to_do() -> None:
+    store = OwningStore(s3_url("s3://bucket?endpoint=http://127.0.0.1:1"))
+    with pytest.raises(AccessDenied, match="no usable credentials") as caught:
+        await store.put("a", b"x")
+    await store.aclose()
+    assert "AWS_ACCESS_KEY_ID" in caught.value.hint
+    assert caught.value.mendable
+
+
+@pytest.mark.usefixtures("bare_environment")
+async def test_a_profile_that_does_not_exist_is_an_error_of_use() -> None:
+    store = OwningStore(s3_url("s3://bucket?endpoint=http://127.0.0.1:1&profile=nobody"))
+    with pytest.raises(UsageError, match="nobody"):
+        await store.put("a", b"x")
+    await store.aclose()
+
+
+@pytest.mark.usefixtures("bare_environment")
+async def test_credentials_are_found_where_the_aws_tools_find_them(tmp_path: Path) -> None:
+    (tmp_path / "credentials").write_text("[backup]\naws_access_key_id = filed\naws_secret_access_key = hidden\n")
+    async with scripted(in_order(OK)) as server:
+        store = OwningStore(s3_url(f"s3://bucket?endpoint={server.endpoint}&profile=backup&region=here"))
+        await store.put("a", b"x")
+        await store.aclose()
+    assert "Credential=filed/" in server.requests[0].headers["authorization"]
+    assert "/here/s3/" in server.requests[0].headers["authorization"]
+
+
+async def test_the_defaults_of_a_configuration_file_are_used() -> None:
+    async with scripted(in_order(OK)) as server:
+        defaults = S3Access(endpoint=server.endpoint, region="there", access_key_id="filed", secret_access_key=SECRET)
+        store = OwningStore(s3_url("s3://bucket"), clients=S3Clients({}, defaults))
+        await store.put("a", b"x")
+        await store.aclose()
+    assert "Credential=filed/" in server.requests[0].headers["authorization"]
+    assert "/there/s3/" in server.requests[0].headers["authorization"]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "host", "path"),
+    [
+        ("", "store.example", "/bucket/app/a"),
+        ("path-style=false", "bucket.store.example", "/app/a"),
+        ("provider=digitalocean", "bucket.store.example", "/app/a"),
+        ("provider=digitalocean&path-style=true", "store.example", "/bucket/app/a"),
+    ],
+)
+async def test_a_bucket_stands_where_the_url_or_the_provider_says(
+    monkeypatch: pytest.MonkeyPatch, parameters: str, host: str, path: str
+) -> None:
+    """The server is a proxy here, which is asked for every host."""
+    async with scripted(in_order(OK)) as server:
+        monkeypatch.setenv("HTTP_PROXY", server.endpoint)
+        text = f"s3://bucket/app?endpoint=http://store.example&access-key-id=a&secret-access-key=b&{parameters}"
+        store = OwningStore(s3_url(text))
+        await store.put("a", b"x")
+        await store.aclose()
+    assert (server.requests[0].headers["host"], server.requests[0].path) == (host, path)
+
+
+class SilentApi:
+    """Accepts every request and never answers."""
+
+    async def put_object(self, **_: object) -> None:
+        await asyncio.Event().wait()
+
+    async def get_object(self, **_: object) -> None:
+        await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("size_bytes", [0, 10 << 20])
+def test_a_request_takes_no_longer_than_its_size_allows(size_bytes: int) -> None:
+    clock = SimClock()
+    store = OwningStore(s3_url("s3://bucket"), clients=OneClient(SilentApi()))  # type: ignore[arg-type]
+    with pytest.raises(StoreUnavailable, match="in time"):
+        clock.run(store.put("a", bytes(size_bytes)))
+    assert clock.monotonic_s() == pytest.approx(60 + size_bytes / (64 << 10))
+    assert seconds_for(size_bytes) == clock.monotonic_s()
+
+
+def test_a_get_that_is_not_answered_is_given_up() -> None:
+    clock = SimClock()
+    store = OwningStore(s3_url("s3://bucket"), clients=OneClient(SilentApi()))  # type: ignore[arg-type]
+    with pytest.raises(StoreUnavailable, match="in time"):
+        clock.run(store.get("a"))
+    assert clock.monotonic_s() == pytest.approx(60)

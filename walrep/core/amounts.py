@@ -1,0 +1,60 @@
+"""Durations and sizes as people write them: `10s`, `15m`, `64MiB`, `1GiB`; or plain numbers of seconds and bytes."""
+
+from __future__ import annotations
+
+import math
+import re
+
+__all__ = ["Duration", "Size", "parse_duration_s", "parse_size_bytes"]
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?) ?(ms|s|m|h|d)", re.ASCII)
+_DURATION_UNITS_S = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(B|[kKMGT]B|[KMGT]iB)", re.ASCII)
+_SIZE_UNITS = {"B": 1} | {
+    f"{prefix}{suffix}": base**power
+    for suffix, base in (("B", 1000), ("iB", 1024))
+    for power, prefix in enumerate("KMGT", start=1)
+}
+
+
+class Duration(float):
+    """Seconds, written as `"10s"`, `"15m"`, `"1h"` or a number of seconds."""
+
+
+class Size(int):
+    """Bytes, written as `"64MiB"`, `"1GiB"` or a number of bytes."""
+
+
+def parse_duration_s(value: object) -> float:
+    """Return the seconds that a text such as `10s`, or a number, means.
+
+    Raises:
+        ValueError: it is neither, negative or not finite.
+
+    """
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0:
+        return float(value)
+    match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(f'expected a duration such as "10s", "15m", "1h" or a number of seconds, got {_shown(value)}')
+    return float(match[1]) * _DURATION_UNITS_S[match[2]]
+
+
+def parse_size_bytes(value: object) -> int:
+    """Return the bytes that a text such as `64MiB`, or an integer, means.
+
+    Raises:
+        ValueError: it is neither, or negative.
+
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(f'expected a size such as "64MiB", "1GiB" or a number of bytes, got {_shown(value)}')
+    unit = match[2]
+    return int(float(match[1]) * _SIZE_UNITS["KB" if unit == "kB" else unit])
+
+
+def _shown(value: object) -> str:
+    return repr(value) if isinstance(value, str | int | float) else f"a {type(value).__name__}"

@@ -1,0 +1,230 @@
+"""S3 clients: made when the first `s3://` store is used, shared by all stores with the same settings, closed together.
+
+aioboto3 and botocore are imported in here only, and only then: they cost 200 ms and 40 MB, which a walrep that
+replicates to folders does not pay. Retries and redirects are off, botocore's and aiohttp's, because each attempt is to
+be counted, and because a repeated create-only PUT would meet its own object: `walrep.store.retry` tries again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import ssl
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from functools import cache
+from typing import Any, Protocol
+
+import walrep
+from walrep.clock import Clock, SystemClock
+from walrep.errors import UsageError, check
+from walrep.store.s3_errors import S3Call, mapped
+from walrep.store.s3_settings import S3Settings, resolve_settings
+from walrep.store.s3_url import S3Access, S3Url
+
+__all__ = ["CONNECTIONS_MAX", "S3Api", "S3Client", "S3Clients"]
+
+CONNECTIONS_MAX = 16
+"""How many connections a client has open at most; further requests wait for one."""
+
+_CONNECT_TIMEOUT_S = 5
+_READ_TIMEOUT_S = 60
+"""The longest silence of a connection; `walrep.store.s3` bounds whole requests."""
+
+_UNANNOUNCED_BYTES_MAX = 1 << 20
+_SYSTEM_CLOCK = SystemClock()
+
+Answer = Mapping[str, Any]
+
+
+class S3Api(Protocol):
+    """The calls of botocore's S3 client that walrep makes."""
+
+    async def put_object(self, **parameters: object) -> Answer: ...  # noqa: D102 - documented by S3
+    async def get_object(self, **parameters: object) -> Answer: ...  # noqa: D102
+    async def head_object(self, **parameters: object) -> Answer: ...  # noqa: D102
+    async def list_objects_v2(self, **parameters: object) -> Answer: ...  # noqa: D102
+    async def delete_object(self, **parameters: object) -> Answer: ...  # noqa: D102
+    async def delete_objects(self, **parameters: object) -> Answer: ...  # noqa: D102
+    async def create_multipart_upload(self, **parameters: object) -> Answer: ...  # noqa: D102
+    async def upload_part(self, **parameters: object) -> Answer: ...  # noqa: D102
+    async def complete_multipart_upload(self, **parameters: object) -> Answer: ...  # noqa: D102
+    async def abort_multipart_upload(self, **parameters: object) -> Answer: ...  # noqa: D102
+
+
+class S3Client:
+    """A client, and what was learnt of its store."""
+
+    def __init__(self, api: S3Api, settings: S3Settings, endpoint: str) -> None:
+        self.api = api
+        self.endpoint = endpoint
+        self.deletes_batches = settings.provider.deletes_batches
+        """Whether DeleteObjects is worth trying; false from the first time that the store says it has no such thing."""
+
+
+class S3Clients:
+    """The clients of a process, one for each distinct settings. They belong to the event loop that first used them."""
+
+    def __init__(
+        self, environment: Mapping[str, str], defaults: S3Access | None = None, clock: Clock = _SYSTEM_CLOCK
+    ) -> None:
+        self._environment = environment
+        self._defaults = defaults
+        self._clock = clock
+        self._clients: dict[S3Settings, S3Client] = {}
+        self._lock = asyncio.Lock()
+        self._stack = AsyncExitStack()
+        self._is_closed = False
+
+    def resolve(self, url: S3Url) -> S3Settings:
+        """Return the settings for a place.
+
+        Raises:
+            UsageError: they contradict themselves, or say too little.
+
+        """
+        return resolve_settings(url.access, self._environment, self._defaults)
+
+    async def get(self, settings: S3Settings) -> S3Client:
+        """Return the client with these settings, made if it is the first time.
+
+        Raises:
+            UsageError: the files of the AWS tools, or the certificates, cannot be used.
+            AccessDenied: there are no credentials.
+
+        """
+        async with self._lock:
+            check(not self._is_closed, "an S3 client is asked for after all were closed")
+            client = self._clients.get(settings)
+            if client is None:
+                call = S3Call("open", "", "", settings.shown_endpoint)
+                with mapped(call, self._clock):
+                    client = self._clients[settings] = await self._open(settings)
+            return client
+
+    async def aclose(self) -> None:
+        """Close all clients."""
+        async with self._lock:
+            self._is_closed = True
+            self._clients.clear()
+            await self._stack.aclose()
+
+    async def _open(self, settings: S3Settings) -> S3Client:
+        import aioboto3  # noqa: PLC0415 - see the text of this module
+
+        access = settings.access
+        _check_certificates(access.ca_file)
+        session = aioboto3.Session(
+            aws_access_key_id=access.access_key_id or None,
+            aws_secret_access_key=access.secret_access_key or None,
+            aws_session_token=access.session_token or None,
+            profile_name=access.profile or None,
+            region_name=access.region or None,
+            botocore_session=_botocore_session(),
+        )
+        opening = session.client(
+            "s3", endpoint_url=access.endpoint or None, verify=access.ca_file or None, config=_config(settings)
+        )
+        api = await self._stack.enter_async_context(opening)
+        api.meta.events.register("before-call.s3", _do_not_redirect)
+        api.meta.events.register("before-call.s3", _do_not_wait_with_little)
+        api.meta.events.register("before-sign.s3.DeleteObjects", _add_content_md5)
+        return S3Client(api, settings, api.meta.endpoint_url)
+
+
+def _config(settings: S3Settings) -> object:
+    from aiobotocore.config import AioConfig  # noqa: PLC0415 - see the text of this module
+
+    s3: dict[str, object] = {}
+    if settings.access.path_style is not None:
+        s3["addressing_style"] = "path" if settings.access.path_style else "virtual"
+    if settings.provider.signs_bodies:
+        s3["payload_signing_enabled"] = True
+    return AioConfig(
+        http_session_cls=_session_class(),
+        signature_version="s3v4",
+        s3=s3 or None,
+        retries={"total_max_attempts": 1},
+        connect_timeout=_CONNECT_TIMEOUT_S,
+        read_timeout=_READ_TIMEOUT_S,
+        max_pool_connections=CONNECTIONS_MAX,
+        # Other stores than AWS refuse the checksums that are the default since 2025. Content-MD5 is understood by all.
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        ignore_configured_endpoint_urls=True if settings.access.provider == "aws" else None,
+        user_agent_extra=f"walrep/{walrep.__version__}",
+    )
+
+
+@cache
+def _session_class() -> type:
+    """Return aiobotocore's session of HTTP with two things put right, for which it has no settings.
+
+    aiohttp sends everything again whose method is idempotent, PUT among them, when a connection ends before there was
+    an answer: unseen, and to the wrong effect for one that is create-only. And botocore turns the check of host names
+    off because urllib3 has its own, which aiohttp has not: any host with any certificate could pose as the store
+    (aiobotocore 2.25.1).
+    """
+    from aiobotocore.httpsession import AIOHTTPSession  # noqa: PLC0415 - see the text of this module
+
+    class CarefulSession(AIOHTTPSession):  # type: ignore[misc]  # aiobotocore has no types
+        async def _get_session(self, proxy_url: str | None) -> object:
+            session = await super()._get_session(proxy_url)
+            session._retry_connection = False  # noqa: SLF001 - see above
+            return session
+
+        def _get_ssl_context(self) -> ssl.SSLContext:
+            context: ssl.SSLContext = super()._get_ssl_context()
+            context.check_hostname = True
+            return context
+
+    return CarefulSession
+
+
+def _botocore_session() -> object:
+    from aiobotocore.session import get_session  # noqa: PLC0415 - see the text of this module
+
+    session = get_session()
+    session.register_component("data_loader", _loader())
+    return session
+
+
+@cache
+def _loader() -> object:
+    """Return what reads botocore's descriptions of services: 8 MB and 100 ms for each session that has its own."""
+    from aiobotocore.session import get_session  # noqa: PLC0415 - see the text of this module
+
+    return get_session().get_component("data_loader")
+
+
+def _check_certificates(ca_file: str) -> None:
+    if not ca_file:
+        return
+    try:
+        ssl.create_default_context(cafile=ca_file)
+    except OSError as error:
+        raise UsageError(
+            "the certificates of ca-file cannot be read",
+            detail=f"{ca_file}: {error}",
+            hint="name a file of certificates in the PEM format",
+        ) from error
+
+
+def _do_not_redirect(context: dict[str, Any], **_: object) -> None:
+    """Tell botocore that it has followed a redirect already: it would look for the bucket's region, and try again."""
+    redirect = context.get("s3_redirect")
+    if redirect is not None:
+        redirect["redirected"] = True
+
+
+def _do_not_wait_with_little(params: dict[str, Any], **_: object) -> None:
+    """Send a small body at once: `Expect: 100-continue`, which botocore adds to all, would cost a round trip."""
+    if int(params["headers"].get("Content-Length", 0)) <= _UNANNOUNCED_BYTES_MAX:
+        params["headers"].pop("Expect", None)
+
+
+def _add_content_md5(request: Any, **_: object) -> None:  # noqa: ANN401 - botocore has no types
+    """Give DeleteObjects the header that stores demand which are older than its CRC32, or not AWS."""
+    digest = hashlib.md5(request.body, usedforsecurity=False).digest()
+    request.headers["Content-MD5"] = base64.b64encode(digest).decode()

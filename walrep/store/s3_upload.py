@@ -1,0 +1,233 @@
+"""How an object gets into a bucket: in one PUT, or in parts that appear together as one object.
+
+One PUT carries its condition (`If-None-Match: *`), which `walrep.engine.prove` has tried, so create-only objects go in
+one PUT for as long as that is reasonable. Beyond that the condition stands on the completion of the parts, behind a
+HEAD. What is left: a store that ignores it there (Ceph before Tentacle) overwrites an object that another writer
+creates between the HEAD and the completion.
+
+Every body is protected by Content-MD5, which all stores check that check anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import io
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from walrep.disk.atomic import map_os_errors
+from walrep.errors import ObjectNotFound, PreconditionFailed, SpoolError, WalrepError
+from walrep.runner import Runner
+from walrep.store.s3_requests import S3Exchange, S3Place, do_each
+from walrep.store.s3_url import S3Url
+
+__all__ = ["PARTS_IN_FLIGHT_MAX", "PARTS_MAX", "S3Uploads", "UploadSizes", "part_bytes_for"]
+
+PARTS_MAX = 10_000
+"""How many parts an object may have, says S3."""
+
+PARTS_IN_FLIGHT_MAX = 2
+"""Cloudflare R2 takes no more at once; and each is in memory."""
+
+_PART_UNIT_BYTES = 1 << 20
+_INLINE_BYTES_MAX = 1 << 20
+_ABORT_S = 10.0
+
+
+_File = io.BufferedReader | io.BytesIO
+
+
+class UploadSizes(msgspec.Struct, frozen=True, kw_only=True):
+    """Up to which sizes an object is one PUT, and how large parts are at least. S3 wants 5 MiB, and 5 GiB at most."""
+
+    part_bytes: int = 16 << 20
+    single_bytes_max: int = 16 << 20
+    conditional_bytes_max: int = 128 << 20
+
+
+class S3Uploads:
+    """The uploads to one place."""
+
+    def __init__(self, url: S3Url, place: S3Place, runner: Runner, sizes: UploadSizes) -> None:
+        self._place = place
+        self._runner = runner
+        self._sizes = sizes
+        self._object = _object_parameters(url)
+
+    async def put(self, key: str, source: bytes | Path, *, if_absent: bool) -> None:
+        """Store the bytes, or the content of the file, under `key`; see `S3Store.put`."""
+        size_bytes = len(source) if isinstance(source, bytes) else await self._runner.run(partial(_file_bytes, source))
+        if size_bytes <= self._sizes.single_bytes_max:
+            await self._put_at_once(key, _Content(source, 0, size_bytes), if_absent=if_absent)
+        elif if_absent and size_bytes <= self._sizes.conditional_bytes_max:
+            await self._put_streamed(key, source, size_bytes)
+        else:
+            await self._put_in_parts(key, source, size_bytes, if_absent=if_absent)
+
+    async def _put_at_once(self, key: str, content: _Content, *, if_absent: bool) -> None:
+        body, digest = await self._read(content)
+        await self._put_object(key, body, digest, content.size_bytes, if_absent=if_absent)
+
+    async def _put_streamed(self, key: str, source: bytes | Path, size_bytes: int) -> None:
+        file = io.BytesIO(source) if isinstance(source, bytes) else await self._runner.run(partial(_open, source))
+        with file:
+            digest = await self._runner.run(partial(_digest_of_file, file, size_bytes, _name(source)))
+            await self._put_object(key, file, digest, size_bytes, if_absent=True)
+
+    async def _put_object(
+        self, key: str, body: bytes | _File, digest: str, size_bytes: int, *, if_absent: bool
+    ) -> None:
+        parameters: dict[str, object] = {"ContentMD5": digest, "ContentLength": size_bytes, **self._object}
+        if if_absent:
+            parameters["IfNoneMatch"] = "*"
+        await S3Exchange(self._place).send(
+            "put",
+            key,
+            lambda api: api.put_object(Bucket=self._place.bucket, Key=self._place.root + key, Body=body, **parameters),
+            size_bytes=size_bytes,
+        )
+
+    async def _put_in_parts(self, key: str, source: bytes | Path, size_bytes: int, *, if_absent: bool) -> None:
+        exchange = S3Exchange(self._place)
+        names = {"Bucket": self._place.bucket, "Key": self._place.root + key}
+        created = await exchange.send("put", key, lambda api: api.create_multipart_upload(**names, **self._object))
+        names["UploadId"] = created["UploadId"]
+        try:
+            tags = await self._send_parts(exchange, key, names, _Content(source, 0, size_bytes))
+            if if_absent:
+                await self._refuse_existing(exchange, key)
+            condition = {"IfNoneMatch": "*"} if if_absent else {}
+            parts = [{"PartNumber": number, "ETag": tag} for number, tag in sorted(tags.items())]
+            await exchange.send(
+                "put",
+                key,
+                lambda api: api.complete_multipart_upload(**names, **condition, MultipartUpload={"Parts": parts}),
+                size_bytes=size_bytes,
+            )
+        except BaseException:
+            # Parts that belong to no object are paid for until somebody removes them. Whoever cancels waits for it; if
+            # they cancel again, it goes on without them.
+            await asyncio.shield(self._abort(exchange, key, names))
+            raise
+
+    async def _send_parts(
+        self, exchange: S3Exchange, key: str, names: Mapping[str, str], content: _Content
+    ) -> dict[int, str]:
+        """Return the tags of the parts by number."""
+        tags: dict[int, str] = {}
+
+        async def send_part(numbered: tuple[int, _Content]) -> None:
+            number, part = numbered
+            body, digest = await self._read(part)
+            answer = await exchange.send(
+                "put",
+                key,
+                lambda api: api.upload_part(
+                    **names, PartNumber=number, Body=body, ContentMD5=digest, ContentLength=len(body)
+                ),
+                size_bytes=part.size_bytes,
+            )
+            tags[number] = answer["ETag"]
+
+        parts = content.parts(part_bytes_for(content.size_bytes, self._sizes.part_bytes))
+        await do_each(enumerate(parts, start=1), send_part, at_once=PARTS_IN_FLIGHT_MAX)
+        return tags
+
+    async def _refuse_existing(self, exchange: S3Exchange, key: str) -> None:
+        with suppress(ObjectNotFound):
+            await exchange.send(
+                "head", key, lambda api: api.head_object(Bucket=self._place.bucket, Key=self._place.root + key)
+            )
+            raise PreconditionFailed("the object exists already", detail=key)
+
+    async def _abort(self, exchange: S3Exchange, key: str, names: Mapping[str, str]) -> None:
+        # What went wrong before is what the caller has to hear of.
+        with suppress(WalrepError, TimeoutError):
+            async with asyncio.timeout(_ABORT_S):
+                await exchange.send("delete", key, lambda api: api.abort_multipart_upload(**names))
+
+    async def _read(self, content: _Content) -> tuple[bytes, str]:
+        """Return the content and its Content-MD5."""
+        if isinstance(content.source, bytes) and content.size_bytes <= _INLINE_BYTES_MAX:
+            # A thread would take longer than the 2 ms at most that this does.
+            return content.read()
+        return await self._runner.run(content.read)
+
+
+class _Content(msgspec.Struct, frozen=True):
+    """Some of the bytes of a source."""
+
+    source: bytes | Path
+    start: int
+    size_bytes: int
+
+    def parts(self, part_bytes: int) -> Iterator[_Content]:
+        """Yield it in pieces of this size; the last one may be smaller."""
+        for start in range(self.start, self.start + self.size_bytes, part_bytes):
+            yield _Content(self.source, start, min(part_bytes, self.start + self.size_bytes - start))
+
+    def read(self) -> tuple[bytes, str]:
+        """Return the bytes and their Content-MD5."""
+        if isinstance(self.source, bytes):
+            data = self.source[self.start : self.start + self.size_bytes]
+        else:
+            with map_os_errors(f"read {self.source}"), self.source.open("rb") as file:
+                file.seek(self.start)
+                data = file.read(self.size_bytes)
+            _check_size(_name(self.source), len(data), self.size_bytes)
+        return data, _content_md5(hashlib.md5(data, usedforsecurity=False).digest())
+
+
+def part_bytes_for(size_bytes: int, part_bytes: int) -> int:
+    """Return the size of parts: all the same, as R2 wants it, and so large that S3's number of them is enough."""
+    needed = -(-size_bytes // PARTS_MAX)
+    return max(part_bytes, -(-needed // _PART_UNIT_BYTES) * _PART_UNIT_BYTES)
+
+
+def _object_parameters(url: S3Url) -> dict[str, object]:
+    parameters = {
+        "StorageClass": url.storage_class,
+        "ServerSideEncryption": url.sse,
+        "SSEKMSKeyId": url.sse_kms_key_id,
+    }
+    return {name: value for name, value in parameters.items() if value}
+
+
+def _file_bytes(source: Path) -> int:
+    with map_os_errors(f"read {source}"):
+        return source.stat().st_size
+
+
+def _open(source: Path) -> _File:
+    with map_os_errors(f"read {source}"):
+        return source.open("rb")
+
+
+def _digest_of_file(file: _File, size_bytes: int, name: str) -> str:
+    """Return the Content-MD5 of a file, and leave it at its beginning."""
+    with map_os_errors(f"read {name}"):
+        digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).digest()
+        _check_size(name, file.seek(0, io.SEEK_END), size_bytes)
+        file.seek(0)
+    return _content_md5(digest)
+
+
+def _content_md5(digest: bytes) -> str:
+    """Return the header of RFC 1864."""
+    return base64.b64encode(digest).decode()
+
+
+def _name(source: bytes | Path) -> str:
+    return str(source) if isinstance(source, Path) else "memory"
+
+
+def _check_size(name: str, size_bytes: int, expected_bytes: int) -> None:
+    # The spool does not change what it hands out. Sent all the same, it would be an object that nobody can decode.
+    if size_bytes != expected_bytes:
+        raise SpoolError("a file changed while it was uploaded", detail=name)
