@@ -41,6 +41,7 @@ DETACH_REQUEST = "detach-request"
 """A file of this name in the state directory asks the walrep that holds it to let the database go."""
 
 _LOOK_AGAIN_S = 2.0
+_CATCH_UP_S = 0.02
 _OUTBOX_REST = 0.5
 """After the outbox was full, a timeline begins again when it is down to this share of its limit."""
 
@@ -276,6 +277,8 @@ class Replicator:
             # While the store is slow the keeper goes on moving, so that the app's checkpoints work.
             await shipper.seal("stop", final=False)
             await self._drained(shipper)
+        if self._broken is None:
+            await self._catch_up(capture)
         await captures.run(partial(self._last_look, capture))
         # Of what a failed spool took, the next attempt finds all that is whole in the journal.
         if not encoding or spooler.failure is not None:
@@ -289,11 +292,19 @@ class Replicator:
         await shipper.on_worker(partial(spooler.spool.update, clean_end=clean_end, looked_ms=looked_ms))
         self._clean = clean_end is not None
 
+    async def _catch_up(self, capture: Capture) -> None:
+        """Let the sweeps capture what is committed now; where writers outrun the compression, until the deadline."""
+        target = await self._parts.captures.run(capture.files.index)
+        while self._broken is None and not await self._parts.captures.run(partial(capture.reader.passed, target)):
+            if self._drain_until_s is not None and self._parts.clock.monotonic_s() > self._drain_until_s:
+                return
+            await self._parts.clock.sleep(_CATCH_UP_S)
+
     def _last_look(self, capture: Capture) -> None:
-        """Capture what was committed until now, on the capture thread; nothing sweeps the database afterwards."""
+        """Capture what was committed meanwhile and finds room; nothing sweeps the database afterwards."""
         self._parts.captures.remove(capture)
         if self._broken is None:
-            capture.reader.read(self._parts.clock.now_ms(), bounded=False)
+            capture.reader.read(self._parts.clock.now_ms())
 
     async def _after_break(self, error: Exception, spool: Spool) -> str:
         """Tell why the timeline ended; return the reason for a new one, or "" where the old may turn out to go on."""
