@@ -6,7 +6,7 @@ READY := .venv/.ready
 PATHS := $(wildcard walrep tests benchmarks)
 
 .DEFAULT_GOAL := help
-.PHONY: help check test lint fast demo demo-s3 servers bench soak mutants format clean
+.PHONY: help check test test-servers lint fast demo demo-s3 servers bench soak mutants format clean
 
 help:  ## Show this list
 	@grep -E '^[a-z0-9-]+:.*##' Makefile | sed -E 's/^([a-z0-9-]+):[^#]*## */\1\t/' | expand -t 12
@@ -34,6 +34,9 @@ test: lint servers  ## What CI runs: lint and all tests, under ten minutes
 # S3 servers for the tests, from PyPI, in environments of their own; they are also made when a test first needs one.
 servers: $(READY)
 	$(BIN)/python -m tests.store.servers
+
+test-servers: $(READY)  ## The stores' contract and the main job on MinIO and Garage; needs Go and Rust to build them
+	$(BIN)/python -m pytest tests/servers/full_servers.py
 
 demo: $(READY)  ## Replicate a small app's database to a folder and restore it to three seconds ago
 	$(BIN)/python -m walrep.testing.demo

@@ -92,8 +92,7 @@ class S3Store:
             # HTTP has no way to ask for nothing; that there is an object is to be found out all the same.
             await self.head(key)
             return b""
-        client = await self._place.client()
-        with self._place.mapped("get", key):
+        async with self._place.asking("get", key) as client:
             return await self._get(client, key, start, length)
 
     async def head(self, key: str) -> ObjectInfo:
@@ -124,7 +123,12 @@ class S3Store:
         exchange = S3Exchange(self._place)
         token: str | None = None
         left_count = limit
-        last = self._place.root + start_after if start_after else ""
+        begin, last = self._place.root + prefix, self._place.root + start_after if start_after else ""
+        if not last.startswith(begin):
+            # MinIO and Garage list nothing, or too much, after a key that is not of the prefix.
+            if last > begin:
+                return
+            last = ""
         while left_count is None or left_count > 0:
             answer = await exchange.send("list", prefix, self._listing(prefix, last, token, left_count))
             keys = [content["Key"] for content in answer.get("Contents", ())]
@@ -152,6 +156,8 @@ class S3Store:
         self._check_open()
         for key in keys:
             check_key(key)
+        if not keys:
+            return
         exchange = S3Exchange(self._place)
         client = await self._place.client()
         distinct = list(dict.fromkeys(keys))
