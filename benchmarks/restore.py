@@ -113,13 +113,14 @@ def main() -> None:
     from walrep import app
     from walrep.clock import SystemClock
     from walrep.engine.restorer import RestoreRequest
+    from walrep.store.url import FileUrl
 
     url, output, check = sys.argv[1:]
     request = msgspec.convert({"output": output, "check": check}, RestoreRequest, dec_hook=lambda kind, v: kind(v))
     began = time.perf_counter()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
         work = app.restore(
-            f"file://{url}", request, clock=SystemClock(), environment={}, progress=lambda _progress: None
+            FileUrl(path=Path(url)), request, clock=SystemClock(), environment={}, progress=lambda _progress: None
         )
         outcome = loop.run(work)
     answer = {"wall_s": time.perf_counter() - began, "seconds": outcome.seconds, "txid": outcome.txid}

@@ -46,7 +46,7 @@ from walrep.store.retry import RetryingStore, RetryPolicy
 from walrep.store.s3 import S3Store
 from walrep.store.s3_client import S3Clients
 from walrep.store.s3_url import S3Access, S3Url
-from walrep.store.url import FileUrl, StoreUrl, parse_url
+from walrep.store.url import FileUrl, StoreUrl
 
 __all__ = [
     "Stores",
@@ -107,7 +107,7 @@ async def detach(path: Path, state_dir: Path | None, *, clock: Clock) -> DetachO
     return await run_detach(path, state_dir or default_state_dir(path), clock, _DETACH_WAIT_S)
 
 
-async def is_replica(url: str, *, clock: Clock, environment: Mapping[str, str]) -> bool:
+async def is_replica(url: StoreUrl, *, clock: Clock, environment: Mapping[str, str]) -> bool:
     """Return whether there is any object at a replica's place."""
     async with _opened(url, clock, environment) as (store, _runner):
         async for _info in store.list(""):
@@ -116,7 +116,7 @@ async def is_replica(url: str, *, clock: Clock, environment: Mapping[str, str]) 
 
 
 async def restore(
-    url: str, request: RestoreRequest, *, clock: Clock, environment: Mapping[str, str], progress: Progress
+    url: StoreUrl, request: RestoreRequest, *, clock: Clock, environment: Mapping[str, str], progress: Progress
 ) -> RestoreOutcome:
     """Restore a database from the replica; see `walrep.engine.restorer.restore` for what it raises.
 
@@ -138,14 +138,14 @@ async def restore(
         return outcome
 
 
-async def read_replica(url: str, *, clock: Clock, environment: Mapping[str, str]) -> History:
+async def read_replica(url: StoreUrl, *, clock: Clock, environment: Mapping[str, str]) -> History:
     """Return what the replica holds."""
     async with _opened(url, clock, environment) as (store, runner):
         return await read_history(store, runner)
 
 
 async def dump_object(
-    url: str, key: str, *, clock: Clock, environment: Mapping[str, str], show: Callable[[DumpRecord], None]
+    url: StoreUrl, key: str, *, clock: Clock, environment: Mapping[str, str], show: Callable[[DumpRecord], None]
 ) -> None:
     """Show the records of an object of a replica, then raise what is wrong with the rest."""
     async with _opened(url, clock, environment) as (store, _runner):
@@ -191,7 +191,7 @@ def versions() -> dict[str, str]:
 
 
 class Stores:
-    """Composes stores: limits inside counting inside retries, so that each attempt is counted and none waits twice."""
+    """Composes stores: counting inside limits inside retries, so that each attempt is counted, without its waits."""
 
     def __init__(self, runner: ThreadRunner, clock: Clock, clients: S3Clients, policy: RetryPolicy) -> None:
         self._runner = runner
@@ -209,9 +209,9 @@ class Stores:
                 store = LocalStore(path, self._runner, self._clock)
             case S3Url():
                 store = S3Store(url, self._clients, self._runner, self._clock, counter)
-        counted = ObservedStore(LimitedStore(store, self._limits), self._clock, counter)
+        limited = LimitedStore(ObservedStore(store, self._clock, counter), self._limits)
         return OpenedStore(
-            store=RetryingStore(counted, self._clock, self._policy, SystemRandom(), notify),
+            store=RetryingStore(limited, self._clock, self._policy, SystemRandom(), notify),
             upload_p95_s=counter.upload_p95_s,
             counts=lambda: counter.counts,
         )
@@ -232,13 +232,14 @@ async def open_stores(
 
 
 @asynccontextmanager
-async def _opened(url: str, clock: Clock, environment: Mapping[str, str]) -> AsyncIterator[tuple[Store, ThreadRunner]]:
+async def _opened(
+    url: StoreUrl, clock: Clock, environment: Mapping[str, str]
+) -> AsyncIterator[tuple[Store, ThreadRunner]]:
     """Open a store for reading; what passes by itself is tried again in silence, up to the deadline of the policy."""
-    place = parse_url(url)
     runner = ThreadRunner(_READ_THREADS, "walrep-read")
     try:
         async with open_stores(_READ_THREADS, clock, environment, S3Access(), RetryPolicy()) as stores:
-            store = stores.open(place, lambda _error, _delay_s: None).store
+            store = stores.open(url, lambda _error, _delay_s: None).store
             try:
                 yield store, runner
             finally:

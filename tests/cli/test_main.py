@@ -71,7 +71,7 @@ def test_failure_is_text_on_stderr(tmp_path: Path, capsys: pytest.CaptureFixture
     assert captured.out == ""
     assert captured.err.splitlines() == [
         "walrep: there is no replica here",
-        f"  detail: {tmp_path}/nothing",
+        f"  detail: file://{tmp_path}/nothing",
         "  hint: check the URL; it is the one given to `walrep replicate`",
     ]
 
@@ -86,7 +86,7 @@ def test_failure_is_a_json_line_with_json(tmp_path: Path, capsys: pytest.Capture
             "error": "ObjectNotFound",
             "exit_code": 4,
             "message": "there is no replica here",
-            "detail": f"{tmp_path}/nothing",
+            "detail": f"file://{tmp_path}/nothing",
             "hint": "check the URL; it is the one given to `walrep replicate`",
         }
     ]

@@ -16,9 +16,11 @@ from xxhash import xxh3_64_intdigest
 from tests.core.test_journal import make_entry
 from walrep.core.chunk import FLAG_REFERENCE, decode_pages, decode_table
 from walrep.core.container import parse_footer
+from walrep.core.index import decode_index_rows, decompress_index, parse_index
 from walrep.core.journal import decode_entry, encode_entry
-from walrep.core.names import parse_segment_key, parse_snapshot_key
+from walrep.core.names import parse_pack_key, parse_segment_key, parse_snapshot_key
 from walrep.core.objects import SegmentHeader, SnapshotHeader
+from walrep.core.pack import IndexBlock, parse_pack_footer, read_pack, read_pack_chunks
 from walrep.core.segment import SegmentChunk, read_segment
 from walrep.core.snapshot import SnapshotPages, read_snapshot
 from walrep.core.units import parse_bookmark
@@ -44,12 +46,15 @@ def make_objects() -> dict[str, bytes]:
     history.seal()
     history.commit([(1, dice.randbytes(512))], 2, 3000)
     history.seal()
+    history.pack(history.packable(), keep=True)
     return history.objects
 
 
 OBJECTS = make_objects()
 SEGMENT = OBJECTS["segments/0000000000000002"]
+PACK = next(data for key, data in OBJECTS.items() if key.startswith("packs/"))
 SNAPSHOT = next(data for key, data in OBJECTS.items() if key.startswith("snapshots/"))
+INDEX = next(item.plain for item in read_pack(io.BytesIO(PACK).read) if isinstance(item, IndexBlock))
 ENTRY = encode_entry(make_entry([1, 2, 9], [11, 12, 13], [(1, 2)], 9))
 
 
@@ -64,6 +69,21 @@ def read_segment_whole(data: bytes) -> None:
             decode_pages(
                 item.body, references, page_count=len(item.table.pgnos), page_size=page_size, offset=item.offset
             )
+
+
+def read_pack_whole(data: bytes) -> None:
+    for item in read_pack(io.BytesIO(data).read):
+        if isinstance(item, IndexBlock):
+            item.rows()
+
+
+def read_pack_from_its_end(data: bytes) -> None:
+    """As a restore does: the footer, the index, the chunks that it tells of."""
+    footer = parse_pack_footer(data, len(data))
+    if footer is not None:
+        index = parse_index(io.BytesIO(data[footer.index_offset :]).read, footer)
+        start, length = index.byte_range(0, len(index))
+        list(read_pack_chunks(io.BytesIO(data[start : start + length]).read, index, range(len(index))))
 
 
 def read_snapshot_whole(data: bytes) -> None:
@@ -83,6 +103,10 @@ def read_replica(data: bytes) -> None:
 DECODERS: dict[str, tuple[Callable[[bytes], object], bytes]] = {
     "segment": (read_segment_whole, SEGMENT),
     "snapshot": (read_snapshot_whole, SNAPSHOT),
+    "pack": (read_pack_whole, PACK),
+    "pack from its end": (read_pack_from_its_end, PACK),
+    "index": (lambda data: decode_index_rows(decompress_index(data, offset=0), offset=0), PACK[-600:-300]),
+    "index rows": (lambda data: decode_index_rows(data, offset=0), INDEX),
     "footer": (lambda data: parse_footer(data, len(data)), SEGMENT),
     "table": (lambda data: decode_table(data, page_size=512, offset=0), SEGMENT[200:300]),
     "pages": (lambda data: decode_pages(data, (), page_count=4, page_size=512, offset=0), SNAPSHOT[-200:]),
@@ -141,7 +165,7 @@ def test_damaged_objects(name: str, data: st.DataObject) -> None:
     refuse_or_answer(decode, data.draw(damaged(whole)))
 
 
-@pytest.mark.parametrize("name", ["segment", "snapshot"])
+@pytest.mark.parametrize("name", ["segment", "snapshot", "pack", "pack from its end"])
 @QUICK
 @given(data=st.data())
 def test_damage_behind_a_right_checksum(name: str, data: st.DataObject) -> None:
@@ -193,6 +217,7 @@ def test_keys(text: str) -> None:
     """Any key may lie in a bucket: what is not ours is passed over."""
     assert parse_segment_key(text) is None
     assert parse_snapshot_key(text) is None
+    assert parse_pack_key(text) is None
 
 
 @QUICK

@@ -2,20 +2,47 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given, strategies as st
 
-from walrep.core.names import SnapshotName, parse_segment_key, parse_snapshot_key, segment_key, snapshot_key
+from walrep.core.names import (
+    PackName,
+    SnapshotName,
+    pack_key,
+    parse_pack_key,
+    parse_segment_key,
+    parse_snapshot_key,
+    segment_key,
+    snapshot_key,
+)
 from walrep.core.units import Seq, TimelineId, Txid, make_timeline_id
 from walrep.store.keys import check_key
 
 NUMBERS = st.integers(0, 10**16 - 1)
-NAMES = st.builds(
-    SnapshotName,
-    timeline=st.builds(make_timeline_id, st.integers(1, 99999), st.text("0123456789abcdef", min_size=16, max_size=16)),
-    txid=NUMBERS.map(Txid),
-    seen_ms=st.integers(0, 4_102_444_800_000),
-    seq=NUMBERS.map(Seq),
+TIMELINES = st.builds(make_timeline_id, st.integers(1, 99999), st.text("0123456789abcdef", min_size=16, max_size=16))
+TIMES = st.integers(0, 4_102_444_800_000)
+NAMES = st.builds(SnapshotName, timeline=TIMELINES, txid=NUMBERS.map(Txid), seen_ms=TIMES, seq=NUMBERS.map(Seq))
+
+
+@st.composite
+def pack_names(draw: st.DrawFn) -> PackName:
+    first_txid, last_txid = sorted((draw(NUMBERS) or 1, draw(NUMBERS) or 1))
+    first_seq, last_seq = sorted((draw(NUMBERS), draw(NUMBERS)))
+    return PackName(
+        timeline=draw(TIMELINES),
+        first_txid=Txid(first_txid),
+        last_txid=Txid(last_txid),
+        first_seen_ms=draw(TIMES),
+        last_seen_ms=draw(TIMES),
+        first_seq=Seq(first_seq),
+        last_seq=Seq(last_seq),
+    )
+
+
+PACK = (
+    "packs/00001-5f3a9c21/0000000000000012-0000000000000020-20261121T093000123Z-20261121T094459000Z-"
+    "0000000000000007-0000000000000009"
 )
 SNAPSHOT = "snapshots/00001-5f3a9c21/0000000000000012-20261121T093000123Z-0000000000000007-full"
 
@@ -38,6 +65,57 @@ def test_the_snapshots_of_a_timeline_sort_by_transaction(name: SnapshotName, txi
     other = SnapshotName(timeline=name.timeline, txid=Txid(txid), seen_ms=0, seq=Seq(0))
     if txid != name.txid:
         assert (snapshot_key(other) < snapshot_key(name)) == (txid < name.txid)
+
+
+@given(pack_names())
+def test_pack_keys_round_trip(name: PackName) -> None:
+    assert parse_pack_key(pack_key(name)) == name
+    check_key(pack_key(name))
+
+
+@given(pack_names(), pack_names())
+def test_the_packs_of_a_timeline_sort_by_transaction(one: PackName, two: PackName) -> None:
+    one = msgspec.structs.replace(one, timeline=two.timeline)
+    numbers = [(name.first_txid, name.last_txid) for name in (one, two)]
+    if numbers[0] != numbers[1]:
+        assert (pack_key(one) < pack_key(two)) == (numbers[0] < numbers[1])
+
+
+def test_a_pack_key_has_the_documented_form() -> None:
+    name = PackName(
+        timeline=TimelineId("00001-5f3a9c21"),
+        first_txid=Txid(12),
+        last_txid=Txid(20),
+        first_seen_ms=1_795_253_400_123,
+        last_seen_ms=1_795_254_299_000,
+        first_seq=Seq(7),
+        last_seq=Seq(9),
+    )
+    assert pack_key(name) == PACK
+    assert parse_pack_key(PACK) == name
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "",
+        "packs/",
+        PACK + "x",
+        PACK + "-full",
+        PACK[:-1],
+        PACK.replace("5f3a", "5F3A"),
+        PACK.replace("20261121T093", "20261321T093"),
+        PACK.replace("T094459", "T094460"),
+        PACK.replace("0000000000000012", "0000000000000021"),
+        PACK.replace("0000000000000012", "0000000000000000"),
+        PACK.replace("0000000000000007", "0000000000000010"),
+        PACK.replace("0000000000000007", "000000000000000\u0667"),
+        PACK.replace("packs", "snapshots"),
+        SNAPSHOT,
+    ],
+)
+def test_what_is_no_pack_key_is_none(key: str) -> None:
+    assert parse_pack_key(key) is None
 
 
 def test_a_snapshot_key_has_the_documented_form() -> None:

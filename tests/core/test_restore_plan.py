@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given, strategies as st
 
 from walrep.core.names import segment_key
-from walrep.core.restore import PART_BYTES, Known, RestorePlan, plan_restore, split_parts
+from walrep.core.records import Known
+from walrep.core.restore import RestorePlan, plan_restore
+from walrep.core.slices import PART_BYTES, split_parts
 from walrep.core.target import AtBookmark, AtTime, AtTxid, Latest, Target
 from walrep.core.units import Checksum, Position, TimelineId, Txid
 from walrep.errors import RestoreError, TargetAmbiguous, TargetNotFound, UsageError
@@ -37,8 +39,7 @@ def plan(
         step = plan_restore(history, known, target, timeline=timeline, nearest_before=nearest_before, now_ms=now_ms)
         if isinstance(step, RestorePlan):
             return step
-        more = known_of(builder.objects, step)
-        known = Known(commits={**known.commits, **more.commits}, snapshots={**known.snapshots, **more.snapshots})
+        known = known_of(builder.objects, step, known)
     raise AssertionError("the plan asks again for what it knows")
 
 
@@ -92,7 +93,7 @@ def test_every_transaction_is_planned_with_its_position_and_segments(txid: int) 
     builder = plain()
     found = plan(builder, AtTxid(Txid(txid)))
     assert found.position == builder.positions[builder.timeline, txid]
-    assert [each.seq for each in found.segments] == [2, 3, 4][: (txid > 0) + (txid > 3) + (txid > 4)]
+    assert [each.link.last_seq for each in found.slices] == [2, 3, 4][: (txid > 0) + (txid > 3) + (txid > 4)]
     assert (found.page_size, found.page_count, found.peak_bytes) == (PAGE, 2, 2 * PAGE)
     assert (found.requests, found.download_bytes) == (1, found.snapshot.size_bytes)
 
@@ -103,10 +104,10 @@ def test_the_newest_snapshot_before_the_target_is_taken() -> None:
     add(builder, steady(13_000), steady(14_000))
     assert plan(builder, AtTxid(Txid(1))).snapshot.name.txid == 0
     at_snapshot = plan(builder, AtTxid(Txid(2)))
-    assert (at_snapshot.snapshot.name.txid, at_snapshot.segments) == (2, ())
+    assert (at_snapshot.snapshot.name.txid, at_snapshot.slices) == (2, ())
     assert at_snapshot.position == builder.positions[builder.timeline, 2]
     assert at_snapshot.seen_ms == 12_000
-    assert [each.seq for each in plan(builder, Latest()).segments] == [3, 4]
+    assert [each.link.last_seq for each in plan(builder, Latest()).slices] == [3, 4]
 
 
 def test_a_snapshot_without_any_segment_tells_its_own_position() -> None:

@@ -229,3 +229,22 @@ def test_what_cannot_work_is_said(ministack: S3Server, rclone: S3Server, hosts: 
         assert failure["error"] == {"missing": "StoreMissing", "secret": "AccessDenied"}[name]
         assert failure["hint"]
         assert "wrongwalrep" not in sidecar.log.read_text()
+
+
+def test_no_command_shows_a_secret(rclone: S3Server, tmp_path: Path) -> None:
+    """What is printed is the URL with stars in it, also where there is nothing or the object is not one."""
+    url = rclone.url(new_prefix())
+    secret = url.rpartition("secret-access-key=")[2]
+    commands = (
+        ("list", url),
+        ("list", url, "--json"),
+        ("dump", url.replace("?", "/nothing?")),
+        ("dump", url.replace("?", "/replica?").replace("s3:", "S3:")),
+        ("restore", url, "-o", str(tmp_path / "out.db")),
+        ("restore", url, "-o", str(tmp_path / "out.db"), "--if-replica-exists"),
+        ("replicate", str(tmp_path / "app.db"), url),
+    )
+    for command in commands:
+        run = run_walrep(*command)
+        assert secret not in run.stdout + run.stderr, command
+    assert "secret-access-key=***" in run_walrep("list", url).stderr

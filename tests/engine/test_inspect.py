@@ -11,8 +11,9 @@ from walrep.core.history import TxidRange
 from walrep.core.names import REPLICA_KEY, segment_key
 from walrep.core.restore import PART_BYTES
 from walrep.core.units import TimelineId, Txid
-from walrep.engine.fetch import PartCache, read_history
+from walrep.engine.fetch import read_history
 from walrep.engine.inspect import DumpRecord, dump_file, dump_object, list_replica
+from walrep.engine.partcache import PartCache
 from walrep.errors import CorruptObject, ObjectNotFound
 from walrep.runner import InlineRunner
 from walrep.store.memory import MemoryObject, MemoryStore
@@ -58,6 +59,32 @@ async def test_a_listing_tells_timelines_snapshots_and_what_is_restorable() -> N
     assert (second.reason, second.transaction_count) == ("restore", 0)
 
 
+def packed(*, keep: bool) -> tuple[HistoryBuilder, str]:
+    """The first timeline of `build` in four segments, the first three of them packed."""
+    builder = HistoryBuilder(PAGE)
+    builder.begin({pgno: page(pgno) for pgno in range(1, 101)}, 10_000)
+    for txid in range(1, 13):
+        builder.commit([(txid, page(txid)), (1, page(txid + 1))], 100, 10_000 + txid)
+        if txid % 3 == 0:
+            builder.seal()
+    return builder, builder.pack(builder.packable()[:3], keep=keep)
+
+
+@pytest.mark.parametrize("keep", [False, True])
+async def test_a_listing_tells_tiers(keep: bool) -> None:  # noqa: FBT001
+    builder, key = packed(keep=keep)
+    (timeline,) = list_replica(await read_history(memory(builder), InlineRunner())).timelines
+    size = len(builder.objects[key])
+    assert (timeline.pack_count, timeline.pack_bytes, timeline.pack_transaction_count) == (1, size, 9)
+    assert (timeline.segment_count, timeline.transaction_count) == (2, 12)
+    assert timeline.segment_bytes == sum(len(builder.objects[segment_key(seq)]) for seq in (1, 5))
+    replaced = [len(builder.objects[segment_key(seq)]) for seq in (2, 3, 4)] if keep else []
+    assert (timeline.spare_count, timeline.spare_bytes) == (len(replaced), sum(replaced))
+    (pack,) = timeline.packs
+    assert (pack.key, pack.size_bytes, pack.first_txid, pack.last_txid) == (key, size, 1, 9)
+    assert (pack.first_seen_ms, pack.last_seen_ms, pack.first_seq, pack.last_seq) == (10_001, 10_009, 2, 4)
+
+
 async def test_a_replica_object_that_is_no_replica_object_is_corrupt() -> None:
     builder = build()
     builder.objects[REPLICA_KEY] = b"{}"
@@ -94,6 +121,21 @@ def test_a_segment_is_dumped_chunk_by_chunk(tmp_path: Path) -> None:
     assert records[3].fields["txid_after"] == 50
 
 
+def test_a_pack_is_dumped_chunk_by_chunk_then_row_by_row(tmp_path: Path) -> None:
+    builder, key = packed(keep=False)
+    records, error = dump(tmp_path, builder.objects[key])
+    assert error is None
+    kinds = [each.kind for each in records]
+    assert kinds == ["header", "chunk", "chunk", "chunk", "index", "index", "index", "footer"]
+    assert (records[0].fields["first_seq"], records[0].fields["last_seq"]) == (2, 4)
+    chunks, rows = records[1:4], records[4:7]
+    assert [each.offset for each in rows] == [each.offset for each in chunks]
+    assert [(row.fields["txid_before"], row.fields["txid_after"]) for row in rows] == [(0, 3), (3, 6), (6, 9)]
+    assert [each.fields["last_txid"] for each in chunks] == [3, 6, 9]
+    assert records[-1].fields["header"] == records[0].fields
+    assert records[-1].fields["txid_after"] == 9
+
+
 def test_a_snapshot_is_dumped_block_by_block(tmp_path: Path) -> None:
     builder = build()
     key = min(key for key in builder.objects if key.startswith("snapshots/"))
@@ -128,8 +170,8 @@ def test_what_is_no_object_is_refused(tmp_path: Path, data: bytes) -> None:
     assert error is not None
 
 
-async def test_an_object_of_a_store_is_dumped_as_a_file_is(tmp_path: Path) -> None:
-    builder = build()
+@pytest.mark.parametrize("builder", [build(), packed(keep=True)[0]])
+async def test_an_object_of_a_store_is_dumped_as_a_file_is(tmp_path: Path, builder: HistoryBuilder) -> None:
     store = memory(builder)
     for key, data in builder.objects.items():
         records = [record async for record in dump_object(store, key)]

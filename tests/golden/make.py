@@ -1,15 +1,18 @@
 """Makes the golden replica of a format version: `python -m tests.golden.make`. By hand, and only for a new version.
 
 Times, nonces and contents are fixed, so only what zstd makes of them can differ from run to run. `expected.json` beside
-the objects records what they must decode to, and the SHA-256 of the database at every transaction.
+the objects records what they must decode to, and the SHA-256 of the database at every transaction;
+`expected-packs.json` the same of the pack of the first timeline's segments, which lies beside them.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import shutil
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -18,14 +21,16 @@ import msgspec
 
 from tests.disk.spooling import SpoolRig
 from walrep.core.chunk import ChunkTable
-from walrep.core.names import SnapshotName, segment_key, snapshot_key
-from walrep.core.objects import REPLICA_FORMAT, ReplicaInfo
-from walrep.core.segment import SegmentChunk, read_segment
+from walrep.core.names import SnapshotName, pack_key, parse_pack_key, segment_key, snapshot_key
+from walrep.core.objects import REPLICA_FORMAT, ReplicaInfo, Writer
+from walrep.core.pack import IndexBlock, read_source
+from walrep.core.packing import build_pack, pack_header
+from walrep.core.segment import SegmentChunk
 from walrep.core.snapshot import SnapshotPages, read_snapshot
-from walrep.disk.peek import snapshot_ends
+from walrep.disk.peek import segment_ends, snapshot_ends
 from walrep.testing.replay import ReplayedState, list_timelines, replay
 
-__all__ = ["FOLDER", "build", "describe", "read_object"]
+__all__ = ["FOLDER", "build", "describe", "describe_packs", "read_object"]
 
 FOLDER = Path(__file__).parent / f"format-{REPLICA_FORMAT}"
 
@@ -54,6 +59,20 @@ def build(folder: Path) -> None:
             (folder / key).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(item.path, folder / key)
         rig.close()
+    _pack(folder, [segment_key(seq) for seq in (2, 3, 4)])
+
+
+def _pack(folder: Path, keys: list[str]) -> None:
+    """Put the pack of these segments beside them."""
+    first, last = (segment_ends(folder / key)[0] for key in (keys[0], keys[-1]))
+    writer = Writer(nonce="8899aabbccddeeff", host="packer", pid=9)
+    written = io.BytesIO()
+    with ExitStack() as stack:
+        sources = [stack.enter_context((folder / key).open("rb")).read for key in keys]
+        built = build_pack(sources, written.write, pack_header(first, last.seq, writer, 1_795_000_900_000))
+    path = folder / pack_key(built.name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(written.getvalue())
 
 
 def _write_history(rig: SpoolRig) -> None:
@@ -88,7 +107,7 @@ def _table(table: ChunkTable) -> dict[str, Any]:
 
 def read_object(path: Path) -> list[Any]:
     """Return what an object decodes to, front to back."""
-    read: Callable[[Any], Any] = read_snapshot if "snapshots" in path.parts else read_segment
+    read: Callable[[Any], Any] = read_snapshot if "snapshots" in path.parts else read_source
     with path.open("rb") as file:
         return list(read(file.read))
 
@@ -97,14 +116,36 @@ def describe(folder: Path) -> dict[str, Any]:
     """Return what the objects in a folder decode to, and the SHA-256 of every state."""
     objects: dict[str, Any] = {}
     for path in sorted([*folder.glob("segments/*"), *folder.glob("snapshots/*/*")]):
-        objects[path.relative_to(folder).as_posix()] = [
-            _table(item.table)
-            if isinstance(item, SegmentChunk)
-            else item.pgnos
-            if isinstance(item, SnapshotPages)
-            else msgspec.to_builtins(item)
-            for item in read_object(path)
-        ]
+        objects[path.relative_to(folder).as_posix()] = [_plain(item) for item in read_object(path)]
+    replica = msgspec.json.decode((folder / "replica").read_bytes())
+    return {"replica": replica, "objects": objects, "states": _states(folder)}
+
+
+def describe_packs(folder: Path) -> dict[str, Any]:
+    """Return what the packs in a folder decode to, and the SHA-256 of every state without what they replace."""
+    paths = sorted(folder.glob("packs/*/*"))
+    objects = {path.relative_to(folder).as_posix(): [_plain(item) for item in read_object(path)] for path in paths}
+    with tempfile.TemporaryDirectory() as work:
+        copy = Path(work) / "replica"
+        shutil.copytree(folder, copy)
+        for name in filter(None, map(parse_pack_key, objects)):
+            for seq in range(name.first_seq, name.last_seq + 1):
+                (copy / segment_key(seq)).unlink()
+        return {"objects": objects, "states": _states(copy)}
+
+
+def _plain(item: Any) -> Any:  # noqa: ANN401  whatever an object decodes to
+    if isinstance(item, SegmentChunk):
+        return _table(item.table)
+    if isinstance(item, SnapshotPages):
+        return item.pgnos
+    if isinstance(item, IndexBlock):
+        return {"plain": item.plain.hex(), "rows": msgspec.to_builtins(item.rows())}
+    return msgspec.to_builtins(item)
+
+
+def _states(folder: Path) -> dict[str, list[str]]:
+    """Return the SHA-256 of the database at every transaction of every timeline."""
     states: dict[str, list[str]] = {}
     for timeline in list_timelines(folder):
         hashes = states.setdefault(timeline, [])
@@ -113,7 +154,7 @@ def describe(folder: Path) -> dict[str, Any]:
             hashes.append(hashlib.sha256(state.image()).hexdigest())
 
         replay(folder, timeline, after=note)
-    return {"replica": msgspec.json.decode((folder / "replica").read_bytes()), "objects": objects, "states": states}
+    return states
 
 
 def main() -> None:
@@ -123,7 +164,8 @@ def main() -> None:
     FOLDER.mkdir()
     (FOLDER / "README.md").write_bytes(readme)
     build(FOLDER)
-    (FOLDER / "expected.json").write_bytes(msgspec.json.format(msgspec.json.encode(describe(FOLDER))) + b"\n")
+    for name, described in (("expected.json", describe(FOLDER)), ("expected-packs.json", describe_packs(FOLDER))):
+        (FOLDER / name).write_bytes(msgspec.json.format(msgspec.json.encode(described)) + b"\n")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from walrep.core.target import AtTxid
 from walrep.core.units import Txid
 from walrep.engine.restorer import RestoreRequest
 from walrep.errors import WalrepError
+from walrep.store.url import parse_url
 from walrep.testing.replay import ReplayedState, list_timelines, replay
 
 
@@ -191,7 +192,9 @@ class Verifier:
 
 
 async def _restore(url: str, request: RestoreRequest) -> None:
-    await app.restore(url, request, clock=app.system_clock(), environment={}, progress=lambda _progress: None)
+    await app.restore(
+        parse_url(url), request, clock=app.system_clock(), environment={}, progress=lambda _progress: None
+    )
 
 
 def differing_pages(left: bytes, right: bytes) -> int:

@@ -43,7 +43,7 @@ class OneClient(S3Clients):
         self._api = api
 
     async def get(self, settings: S3Settings) -> S3Client:
-        return S3Client(self._api, settings, settings.shown_endpoint)
+        return S3Client(self._api, settings, self.aclose)
 
 
 def new_prefix() -> str:

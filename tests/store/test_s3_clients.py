@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.store.buckets import OneClient, OwningStore, s3_url
-from tests.store.scripted import OK, SECRET, in_order, scripted
+from tests.store.scripted import OK, SECRET, Answer, Request, in_order, refusal, scripted
 from walrep.errors import AccessDenied, InvariantViolated, StoreUnavailable, UsageError
 from walrep.runner import InlineRunner
 from walrep.store.s3 import S3Store
@@ -77,7 +78,7 @@ async def test_many_requests_at_once_share_the_connections() -> None:
                 group.create_task(store.put(str(number), b"x"))
         await store.aclose()
     assert len(server.requests) == 5 * CONNECTIONS_MAX
-    assert 1 < server.connection_count <= CONNECTIONS_MAX
+    assert server.connection_count == CONNECTIONS_MAX == 16
 
 
 @pytest.fixture
@@ -117,6 +118,60 @@ async def test_credentials_are_found_where_the_aws_tools_find_them(tmp_path: Pat
         await store.aclose()
     assert "Credential=filed/" in server.requests[0].headers["authorization"]
     assert "/here/s3/" in server.requests[0].headers["authorization"]
+
+
+def filed(folder: Path, key: str) -> None:
+    (folder / "credentials").write_text(f"[default]\naws_access_key_id = {key}\naws_secret_access_key = hidden\n")
+
+
+def accept_only(key: str) -> Callable[[Request], Answer]:
+    return lambda request: (
+        OK if f"Credential={key}/" in request.headers["authorization"] else refusal(403, "InvalidAccessKeyId")
+    )
+
+
+@pytest.mark.usefixtures("bare_environment")
+@pytest.mark.parametrize("was_wrong", [False, True])
+async def test_credentials_that_are_put_right_are_found_by_the_next_attempt(tmp_path: Path, *, was_wrong: bool) -> None:
+    if was_wrong:
+        filed(tmp_path, "old")
+    async with scripted(accept_only("new")) as server:
+        store = OwningStore(s3_url(f"s3://bucket?endpoint={server.endpoint}"))
+        for _ in range(3):
+            with pytest.raises(AccessDenied):
+                await store.put("a", b"x")
+        filed(tmp_path, "new")
+        await store.put("a", b"x")
+        assert store.clients._retired == [], "what was given up is closed"
+        await store.aclose()
+
+
+@pytest.mark.usefixtures("bare_environment")
+async def test_a_client_that_is_given_up_is_closed_when_nobody_uses_it(tmp_path: Path) -> None:
+    filed(tmp_path, "old")
+    async with scripted(accept_only("new")) as server:
+        clients = S3Clients({})
+        store = OwningStore(s3_url(f"s3://bucket?endpoint={server.endpoint}"), clients=clients)
+        used = await clients.get(clients.resolve(s3_url(f"s3://bucket?endpoint={server.endpoint}")))
+        with used.in_use():
+            with pytest.raises(AccessDenied):
+                await store.put("a", b"x")
+            assert clients._retired == [used]
+        with pytest.raises(AccessDenied):
+            await store.put("a", b"x")
+        assert clients._retired == []
+        await store.aclose()
+
+
+async def test_credentials_of_the_url_are_not_looked_for_anew() -> None:
+    async with scripted(accept_only("new")) as server:
+        store = server.store()
+        settings = store.clients.resolve(server.url())
+        client = await store.clients.get(settings)
+        with pytest.raises(AccessDenied):
+            await store.put("a", b"x")
+        assert await store.clients.get(settings) is client
+        await store.aclose()
 
 
 async def test_the_defaults_of_a_configuration_file_are_used() -> None:

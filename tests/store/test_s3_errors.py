@@ -12,7 +12,14 @@ import pytest
 from walrep import errors
 from walrep.clock import SystemClock
 from walrep.errors import AccessDenied, StoreError, StoreUnavailable, UsageError, WalrepError
-from walrep.store.s3_errors import S3Call, class_row, error_of_code, http_status, map_s3_error, mapped
+from walrep.store.s3_errors import (
+    S3Call,
+    class_row,
+    error_of_code,
+    http_status,
+    map_s3_error,
+    mapped,
+)
 
 CALL = S3Call("put", "bucket", "app/a", "https://store.example")
 ROOTS = (

@@ -23,6 +23,7 @@ from walrep.errors import (
     StoreUnavailable,
     WalrepError,
 )
+from walrep.store.base import ObjectInfo
 from walrep.store.observe import ObservedStore, RequestCounter
 from walrep.store.retry import RetryingStore, RetryPolicy
 
@@ -197,6 +198,19 @@ async def test_a_listing_that_ignores_where_to_begin_is_refused() -> None:
 async def test_what_cannot_be_a_key_of_ours_is_passed_over() -> None:
     listed = page("app/", "app/.tmp/x", "app/a", "app/b c", "app/d//e", "app/e/", "app/f", "app/ä")
     assert await result_of(list_all, listed) == ["a", "f"]
+
+
+async def test_a_listing_and_a_head_tell_the_same_time() -> None:
+    """A HEAD has whole seconds, and the listings of some stores thousandths."""
+    headers = {"Last-Modified": "Sat, 21 Nov 2026 10:00:00 GMT", "Content-Length": "1"}
+    head = await result_of(lambda store: store.head("a"), Answer(headers=headers))
+    assert isinstance(head, ObjectInfo)
+
+    async def list_infos(store: OwningStore) -> list[ObjectInfo]:
+        return [info async for info in store.list("")]
+
+    assert await result_of(list_infos, page("app/a")) == [head]
+    assert head.modified_ms == 1_795_255_200_000
 
 
 async def test_what_a_delete_is_refused_is_told() -> None:

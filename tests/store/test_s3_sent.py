@@ -123,6 +123,28 @@ async def test_no_more_keys_are_asked_for_than_the_limit(limit: int, asked: list
     assert [request.query["max-keys"] for request in server.requests] == asked
 
 
+@pytest.mark.parametrize(
+    ("prefix", "start_after", "asked"),
+    [
+        ("segments/", "", [None]),
+        ("segments/", "segments/5", ["app/segments/5"]),
+        ("segments/", "a", [None]),
+        ("segments/", "segments", [None]),
+        ("segments/", "snapshots/1", []),
+        ("", "a", ["app/a"]),
+    ],
+)
+async def test_a_store_is_asked_to_begin_after_keys_with_the_prefix_only(
+    prefix: str, start_after: str, asked: list[str | None]
+) -> None:
+    """MinIO and Garage list nothing, or too much, after a key that has not the prefix."""
+    async with scripted(in_order(page())) as server:
+        store = server.store()
+        assert [info async for info in store.list(prefix, start_after=start_after)] == []
+        await store.aclose()
+    assert [request.query.get("start-after") for request in server.requests] == asked
+
+
 async def test_a_limit_of_nothing_asks_for_nothing() -> None:
     async with scripted(in_order(page("app/a"))) as server:
         store = server.store()

@@ -25,6 +25,8 @@ from walrep.store.retry import RetryingStore, RetryPolicy
 from walrep.testing.contract import MakeStore, StoreContract
 from walrep.testing.contract_use import use
 
+MD5_OF_NOTHING = "1B2M2Y8AsgTpgAmY7PhCfg=="
+
 
 class TestMinistack(StoreContract):
     @pytest.fixture
@@ -113,9 +115,9 @@ async def test_a_body_that_was_damaged_on_its_way_is_not_stored(server: S3Server
     """The servers hold bodies against Content-MD5, which is why walrep sends it."""
     prefix = new_prefix()
     store = OwningStore(s3_url(server.url(prefix)))
-    client = await store.clients.get(store.clients.resolve(s3_url(server.url(prefix))))
-    with pytest.raises(StoreUnavailable, match="damaged"), store._place.mapped("put", "a"):
-        await client.api.put_object(Bucket=BUCKET, Key=f"{prefix}/a", Body=b"x", ContentMD5="1B2M2Y8AsgTpgAmY7PhCfg==")
+    with pytest.raises(StoreUnavailable, match="damaged"):
+        async with store._place.asking("put", "a") as client:
+            await client.api.put_object(Bucket=BUCKET, Key=f"{prefix}/a", Body=b"x", ContentMD5=MD5_OF_NOTHING)
     assert await list_all(store) == []
     await store.aclose()
 

@@ -75,6 +75,8 @@ def test_halves_of_different_origin_are_not_mixed() -> None:
     filed = S3Access(endpoint="http://file", provider="minio", access_key_id="f", secret_access_key="f")
     access = resolved("provider=hetzner&region=fsn1", {}, filed).access
     assert access.endpoint == "https://fsn1.your-objectstorage.com"
+    access = resolved("", {}, filed).access
+    assert (access.endpoint, access.access_key_id, access.secret_access_key) == ("http://file", "f", "f")
     access = resolved("profile=mine", {}, filed).access
     assert (access.profile, access.access_key_id, access.secret_access_key) == ("mine", "", "")
     access = resolved("access-key-id=u&secret-access-key=u", {}, filed).access

@@ -11,15 +11,17 @@ from walrep import app
 from walrep.cli.command import Command, json_option, takes
 from walrep.cli.output import Output
 from walrep.cli.session import Session
-from walrep.core.names import REPLICA_KEY, parse_segment_key, parse_snapshot_key
+from walrep.core.names import REPLICA_KEY, parse_pack_key, parse_segment_key, parse_snapshot_key
 from walrep.core.target import format_time
 from walrep.core.units import format_checksum
 from walrep.engine.inspect import DumpRecord
 from walrep.errors import UsageError
+from walrep.store.url import parse_url
 
 __all__ = ["dump", "split_object_url"]
 
-_BLOCK_KINDS = frozenset(("chunk", "pages"))
+_PARSERS = (parse_segment_key, parse_pack_key, parse_snapshot_key)
+_BLOCK_KINDS = frozenset(("chunk", "pages", "index"))
 
 
 class _Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,7 +46,7 @@ def dump(session: Session, options: _Options) -> None:
     url, key = split_object_url(options.source)
     session.run(
         app.dump_object(
-            url,
+            parse_url(url),
             key,
             clock=session.clock,
             environment=session.environment,
@@ -61,16 +63,17 @@ def split_object_url(text: str) -> tuple[str, str]:
 
     """
     # The parameters of a bucket's URL stand behind the key; a folder's URL has none.
-    place, question, parameters = text.partition("?") if text.startswith("s3:") else (text, "", "")
+    place, question, parameters = text.partition("?") if text[:3].lower() == "s3:" else (text, "", "")
     parts = place.split("/")
     for count in range(1, len(parts)):
         key = "/".join(parts[-count:])
-        if key == REPLICA_KEY or parse_segment_key(key) is not None or parse_snapshot_key(key) is not None:
+        if key == REPLICA_KEY or any(parse(key) is not None for parse in _PARSERS):
             return ("/".join(parts[:-count]) or "/") + question + parameters, key
     raise UsageError(
         "this names neither a file nor an object",
-        detail=text,
-        hint=f"write the path of a file, or URL/{REPLICA_KEY}, URL/segments/... or URL/snapshots/...; "
+        # Without parameters, in which there may be a secret.
+        detail=place,
+        hint=f"write the path of a file, or URL/{REPLICA_KEY}, URL/segments/..., URL/packs/... or URL/snapshots/...; "
         "`walrep list --json URL` shows the keys",
     )
 

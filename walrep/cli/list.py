@@ -12,8 +12,9 @@ from walrep.cli.session import Session
 from walrep.core.history import History, Problem, Segment
 from walrep.core.target import format_time
 from walrep.engine import inspect
-from walrep.engine.inspect import ReplicaListing, SnapshotListing, TimelineListing
+from walrep.engine.inspect import PackListing, ReplicaListing, SnapshotListing, TimelineListing
 from walrep.errors import ObjectNotFound
+from walrep.store.url import parse_url
 
 __all__ = ["list_replica"]
 
@@ -28,18 +29,19 @@ class _Options(msgspec.Struct, frozen=True, kw_only=True):
 @json_option
 @takes(_Options)
 def list_replica(session: Session, options: _Options) -> None:
-    """Show what the replica at URL holds: timelines, snapshots, segments, and what is restorable."""
-    history = session.run(app.read_replica(options.url, clock=session.clock, environment=session.environment))
+    """Show what the replica at URL holds: timelines, snapshots, packs, segments, and what is restorable."""
+    url = parse_url(options.url)
+    history = session.run(app.read_replica(url, clock=session.clock, environment=session.environment))
     if not history.object_count:
         raise ObjectNotFound(
             "there is no replica here",
-            detail=options.url,
+            detail=str(url),
             hint="check the URL; it is the one given to `walrep replicate`",
         )
     if options.as_json:
-        _print_json(session.output, options.url, history)
+        _print_json(session.output, str(url), history)
     else:
-        _print_text(session.output, options.url, inspect.list_replica(history))
+        _print_text(session.output, str(url), inspect.list_replica(history))
 
 
 def _print_json(output: Output, url: str, history: History) -> None:
@@ -57,6 +59,8 @@ def _print_json(output: Output, url: str, history: History) -> None:
         output.record("timeline", _timeline_fields(timeline))
         for snapshot in timeline.snapshots:
             output.record("snapshot", _snapshot_fields(timeline.timeline, snapshot))
+        for pack in timeline.packs:
+            output.record("pack", _pack_fields(timeline.timeline, pack))
         for segment in whole.segments:
             output.record("segment", _segment_fields(segment))
     for problem in listing.problems:
@@ -71,6 +75,11 @@ def _timeline_fields(timeline: TimelineListing) -> dict[str, object]:
         "began": format_time(timeline.begin_ms),
         "segment_count": timeline.segment_count,
         "segment_bytes": timeline.segment_bytes,
+        "pack_count": timeline.pack_count,
+        "pack_bytes": timeline.pack_bytes,
+        "pack_transaction_count": timeline.pack_transaction_count,
+        "spare_count": timeline.spare_count,
+        "spare_bytes": timeline.spare_bytes,
         "transaction_count": timeline.transaction_count,
         "restorable": [
             {
@@ -91,6 +100,20 @@ def _snapshot_fields(timeline: str, snapshot: SnapshotListing) -> dict[str, obje
         "timeline": timeline,
         "txid": snapshot.txid,
         "time": format_time(snapshot.seen_ms),
+    }
+
+
+def _pack_fields(timeline: str, pack: PackListing) -> dict[str, object]:
+    return {
+        "key": pack.key,
+        "size_bytes": pack.size_bytes,
+        "timeline": timeline,
+        "txid_before": pack.first_txid - 1,
+        "txid_after": pack.last_txid,
+        "first_seq": pack.first_seq,
+        "last_seq": pack.last_seq,
+        "first_time": format_time(pack.first_seen_ms),
+        "last_time": format_time(pack.last_seen_ms),
     }
 
 
@@ -128,8 +151,15 @@ def _print_timeline(output: Output, timeline: TimelineListing) -> None:
     for snapshot in timeline.snapshots:
         what = f"transaction {snapshot.txid}, {format_time(snapshot.seen_ms)}, {format_size(snapshot.size_bytes)}"
         output.line(f"  snapshot    {what}")
-    segments = f"{timeline.segment_count} with {timeline.transaction_count} transactions"
+    if timeline.pack_count:
+        packs = f"{timeline.pack_count} with {timeline.pack_transaction_count} transactions"
+        output.line(f"  packs       {packs}, {format_size(timeline.pack_bytes)}")
+    hot_count = timeline.transaction_count - timeline.pack_transaction_count
+    segments = f"{timeline.segment_count} with {hot_count} transactions"
     output.line(f"  segments    {segments}, {format_size(timeline.segment_bytes)}")
+    if timeline.spare_count:
+        spares = f"{timeline.spare_count}, {format_size(timeline.spare_bytes)}"
+        output.line(f"  replaced    {spares}, by packs, and not deleted yet")
     for each in timeline.restorable:
         first, last = format_time(each.first_seen_ms), format_time(each.last_seen_ms)
         output.line(f"  restorable  transactions {each.first_txid} to {each.last_txid}, {first} to {last}")

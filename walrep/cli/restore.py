@@ -17,6 +17,7 @@ from walrep.core.units import Txid, parse_bookmark
 from walrep.engine.restorer import RestoreOutcome, RestoreProgress, RestoreRequest
 from walrep.errors import UsageError
 from walrep.sqlite.target import Check
+from walrep.store.url import parse_url
 
 __all__ = ["restore"]
 
@@ -68,14 +69,15 @@ def restore(session: Session, options: _Options) -> None:
     The database is built beside the output and put there by a rename when it has proved to be right.
     """
     output = session.output
+    url = parse_url(options.url)
     target = _target(session, options)
     if options.if_db_not_exists and options.output.exists():
         _skip(output, "database-exists", f"{options.output} exists; nothing to do")
         return
     if options.if_replica_exists and not session.run(
-        app.is_replica(options.url, clock=session.clock, environment=session.environment)
+        app.is_replica(url, clock=session.clock, environment=session.environment)
     ):
-        _skip(output, "no-replica", f"there is no replica at {options.url}; nothing to do")
+        _skip(output, "no-replica", f"there is no replica at {url}; nothing to do")
         return
     request = RestoreRequest(
         output=options.output,
@@ -92,7 +94,7 @@ def restore(session: Session, options: _Options) -> None:
             advance(state.done_bytes, state.total_bytes)
 
         outcome = session.run(
-            app.restore(options.url, request, clock=session.clock, environment=session.environment, progress=progress)
+            app.restore(url, request, clock=session.clock, environment=session.environment, progress=progress)
         )
     _print_json(output, outcome) if options.as_json else _print_text(output, outcome)
 
@@ -145,7 +147,7 @@ def _print_json(output: Output, outcome: RestoreOutcome) -> None:
             "requests": outcome.requests,
             "seconds": outcome.seconds,
             "snapshot": {"key": plan.snapshot.key, "size_bytes": plan.snapshot.size_bytes},
-            "segments": [{"key": each.key, "size_bytes": each.size_bytes} for each in plan.segments],
+            "segments": [{"key": each.key, "size_bytes": each.size_bytes} for each in plan.slices],
             "reasons": plan.reasons,
             "notices": outcome.notices,
             "undo": outcome.undo,
@@ -171,7 +173,7 @@ def _print_text(output: Output, outcome: RestoreOutcome) -> None:
         rows.append(("downloaded", f"{format_size(outcome.downloaded_bytes)} ({requests})"))
         rows.append(("took", format_duration(round(seconds * 1000))))
     else:
-        rows += [("and", f"{each.key}, {format_size(each.size_bytes)}") for each in plan.segments]
+        rows += [("and", f"{each.key}, {format_size(each.size_bytes)}") for each in plan.slices]
         rows.append(("still to get", f"{format_size(plan.download_bytes)} in {plan.requests} requests"))
         rows.append(("disk needed", format_size(plan.peak_bytes)))
         rows += [("because", reason) for reason in plan.reasons]

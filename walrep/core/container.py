@@ -4,14 +4,14 @@ All integers are little-endian. Preamble, 16 bytes:
 
     0   8   magic 89 77 61 6c 72 65 70 0a ("\x89walrep\n")
     8   1   format version: 1
-    9   1   kind: 1 segment, 2 snapshot
+    9   1   kind: 1 segment, 2 snapshot, 3 pack
     10  1   compression of bodies: 1 zstd
     11  1   encryption: 0 none
     12  4   zero
 
 Block, 24 bytes of header, then the head, then the body:
 
-    0   1   type: 1 header, 2 chunk, 3 pages, 4 footer
+    0   1   type: 1 header, 2 chunk, 3 pages, 4 footer, 5 index
     1   3   zero
     4   4   head bytes, at most 1 MiB
     8   4   body bytes, at most 8 MiB
@@ -40,7 +40,10 @@ from xxhash import xxh3_64
 from walrep.errors import CorruptObject, check
 
 __all__ = [
+    "BLOCK_HEADER_BYTES",
     "BODY_BYTES_MAX",
+    "HEAD_BYTES_MAX",
+    "KIND_OFFSET",
     "PREAMBLE_BYTES",
     "TAIL_BYTES",
     "Block",
@@ -52,11 +55,13 @@ __all__ = [
     "encode_struct_block",
     "encode_tail",
     "parse_footer",
+    "read_block",
     "read_blocks",
 ]
 
 FORMAT_VERSION = 1
 PREAMBLE_BYTES = 16
+KIND_OFFSET = 9
 TAIL_BYTES = 16
 BLOCK_HEADER_BYTES = 24
 HEAD_BYTES_MAX = 1 << 20
@@ -78,6 +83,7 @@ class Kind(enum.IntEnum):
 
     SEGMENT = 1
     SNAPSHOT = 2
+    PACK = 3
 
 
 class BlockType(enum.IntEnum):
@@ -87,6 +93,7 @@ class BlockType(enum.IntEnum):
     CHUNK = 2
     PAGES = 3
     FOOTER = 4
+    INDEX = 5
 
 
 class Block(msgspec.Struct, frozen=True):
@@ -96,6 +103,11 @@ class Block(msgspec.Struct, frozen=True):
     offset: int
     head: bytes
     body: bytes
+
+    @property
+    def end(self) -> int:
+        """The offset after it."""
+        return self.offset + BLOCK_HEADER_BYTES + len(self.head) + len(self.body)
 
 
 def encode_preamble(kind: Kind) -> bytes:
@@ -154,16 +166,16 @@ def read_blocks(read: Callable[[int], bytes], expected: Kind) -> Iterator[Block]
     _check_preamble(read(PREAMBLE_BYTES), expected)
     offset = PREAMBLE_BYTES
     while True:
-        block, end = _read_block(read, offset)
+        block = read_block(read, offset)
         yield block
         if block.type == BlockType.FOOTER:
             tail = read(TAIL_BYTES)
             if tail != encode_tail(offset):
-                raise CorruptObject("malformed tail", offset=end)
+                raise CorruptObject("malformed tail", offset=block.end)
             if read(1):
-                raise CorruptObject("bytes after the tail", offset=end + TAIL_BYTES)
+                raise CorruptObject("bytes after the tail", offset=block.end + TAIL_BYTES)
             return
-        offset = end
+        offset = block.end
 
 
 def parse_footer(ending: bytes, object_bytes: int) -> Block | None:
@@ -190,10 +202,38 @@ def parse_footer(ending: bytes, object_bytes: int) -> Block | None:
         position += count
         return view[position - count : position]
 
-    block, after = _read_block(read, footer_offset)
-    if after != end or block.type != BlockType.FOOTER:
+    block = read_block(read, footer_offset)
+    if block.end != end or block.type != BlockType.FOOTER:
         raise CorruptObject("the tail does not point at a footer", offset=end)
     return block
+
+
+def read_block(read: Callable[[int], bytes], offset: int) -> Block:
+    """Return the block that begins at `offset` in its object, which is where `read` stands.
+
+    Raises:
+        CorruptObject: it is malformed, or its checksum does not match.
+
+    """
+    header = read(BLOCK_HEADER_BYTES)
+    if len(header) < BLOCK_HEADER_BYTES:
+        raise CorruptObject("object ends before its footer", offset=offset + len(header))
+    fixed = header[:16]
+    block_type, head_bytes, body_bytes, zero = _BLOCK.unpack(fixed)
+    if header[1:4] != b"\0\0\0" or zero or block_type not in BlockType._value2member_map_:
+        raise CorruptObject("malformed block header", offset=offset)
+    if head_bytes > HEAD_BYTES_MAX or body_bytes > BODY_BYTES_MAX:
+        raise CorruptObject("block over its limit", offset=offset + 4)
+    head = read(head_bytes)
+    body = read(body_bytes)
+    if len(head) < head_bytes or len(body) < body_bytes:
+        raise CorruptObject("object ends inside a block", offset=offset + BLOCK_HEADER_BYTES + len(head) + len(body))
+    digest = xxh3_64(fixed)
+    digest.update(head)
+    digest.update(body)
+    if digest.intdigest() != int.from_bytes(header[16:], "little"):
+        raise CorruptObject("block checksum does not match", offset=offset)
+    return Block(BlockType(block_type), offset, head, body)
 
 
 def _check_preamble(preamble: bytes, expected: Kind) -> None:
@@ -214,27 +254,3 @@ def _check_preamble(preamble: bytes, expected: Kind) -> None:
         raise CorruptObject(f"encryption {encryption} is not known to this walrep", offset=11)
     if zero:
         raise CorruptObject("reserved bytes are not zero", offset=12)
-
-
-def _read_block(read: Callable[[int], bytes], offset: int) -> tuple[Block, int]:
-    """Return the block at `offset` and the offset after it."""
-    header = read(BLOCK_HEADER_BYTES)
-    if len(header) < BLOCK_HEADER_BYTES:
-        raise CorruptObject("object ends before its footer", offset=offset + len(header))
-    fixed = header[:16]
-    block_type, head_bytes, body_bytes, zero = _BLOCK.unpack(fixed)
-    if header[1:4] != b"\0\0\0" or zero or block_type not in BlockType._value2member_map_:
-        raise CorruptObject("malformed block header", offset=offset)
-    if head_bytes > HEAD_BYTES_MAX or body_bytes > BODY_BYTES_MAX:
-        raise CorruptObject("block over its limit", offset=offset + 4)
-    head = read(head_bytes)
-    body = read(body_bytes)
-    end = offset + BLOCK_HEADER_BYTES + head_bytes + body_bytes
-    if len(head) < head_bytes or len(body) < body_bytes:
-        raise CorruptObject("object ends inside a block", offset=offset + BLOCK_HEADER_BYTES + len(head) + len(body))
-    digest = xxh3_64(fixed)
-    digest.update(head)
-    digest.update(body)
-    if digest.intdigest() != int.from_bytes(header[16:], "little"):
-        raise CorruptObject("block checksum does not match", offset=offset)
-    return Block(BlockType(block_type), offset, head, body), end

@@ -1,27 +1,29 @@
-"""What a replica holds, from its listing and what its segments say of themselves: timelines, and what is restorable.
+"""What a replica holds, from its listing and what its objects say of themselves: timelines, and what is restorable.
 
-A segment continues another one of its timeline when transaction number and database checksum both do. Two of them
-between which something is missing end one **run** and begin the next. A snapshot **covers** its own position and the
-run that begins on top of it; what no snapshot covers is not restorable. Everything that is not as it should be is a
-`Problem`, a value: it neither hides the rest nor goes unmentioned.
+Segments and packs make a chain (`walrep.core.chain`). Two links between which something is missing end one **run** and
+begin the next. A snapshot **covers** its own position and the run that goes on from there: it stands where a segment
+ends, which in a pack is where a chunk begins. What no snapshot covers is not restorable. Everything that is not as it
+should be is a `Problem`, a value: it neither hides the rest nor goes unmentioned.
 
 The opening segment of a timeline holds no transaction. It is written before the base is copied, so that its checksum
 says nothing about the first transaction: a restore compares the base's instead.
+
+What a damaged pack held, as its key tells, counts as the timeline's: `latest` is not older data because of it.
 
 This module must not know how objects are read, nor choose among timelines (`walrep.core.restore` does).
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Literal
 
 import msgspec
 
-from walrep.core.names import PROBE_PREFIX, REPLICA_KEY, SnapshotName, parse_segment_key, parse_snapshot_key
-from walrep.core.objects import SegmentFooter, SegmentHeader
+from walrep.core.census import Parts, Problem, ProblemKind, Snapshot, take_census
+from walrep.core.chain import Chain
+from walrep.core.links import Damage, Link, Pack, Segment, SegmentEnds, Spare, defect_between
+from walrep.core.objects import PackFooter
 from walrep.core.rivals import Lineage, describe_rivalry, find_lineages, rivals_of
 from walrep.core.units import Position, Seq, TimelineId, Txid, timeline_number
 
@@ -29,79 +31,25 @@ __all__ = [
     "Coverage",
     "Damage",
     "History",
+    "Link",
+    "Pack",
     "Problem",
     "ProblemKind",
     "Segment",
     "SegmentEnds",
     "Snapshot",
+    "Spare",
     "Timeline",
     "TxidRange",
     "build_history",
 ]
 
-ProblemKind = Literal[
-    "unknown-key",
-    "damaged-segment",
-    "foreign-segment",
-    "missing-segment",
-    "broken-chain",
-    "missing-start",
-    "missing-base",
-    "misplaced-snapshot",
-    "parent-mismatch",
-    "rival-writers",
-]
-
-
-class SegmentEnds(msgspec.Struct, frozen=True):
-    """The header and the footer of a segment."""
-
-    header: SegmentHeader
-    footer: SegmentFooter
-
-
-class Damage(msgspec.Struct, frozen=True):
-    """Why a segment's header or footer cannot be read."""
-
-    message: str
-
-
-class Problem(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that is not as it should be; `timeline` is empty when it concerns none."""
-
-    kind: ProblemKind
-    message: str
-    timeline: str = ""
-
-
-class Segment(msgspec.Struct, frozen=True, kw_only=True):
-    """One segment object."""
-
-    key: str
-    seq: Seq
-    size_bytes: int
-    header: SegmentHeader
-    footer: SegmentFooter
-
-    @property
-    def transaction_count(self) -> int:
-        """How many transactions it holds."""
-        return self.footer.txid_after - self.header.txid_before
-
-
-class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """One snapshot object, as its key tells."""
-
-    key: str
-    size_bytes: int
-    name: SnapshotName
-
 
 class Coverage(msgspec.Struct, frozen=True, kw_only=True):
-    """A snapshot and the segments on top of it, without those that hold no transaction."""
+    """A snapshot and the links on top of it, without those that hold no transaction; it may lie inside the first."""
 
     snapshot: Snapshot
-    segments: tuple[Segment, ...]
+    links: tuple[Link, ...]
 
     @property
     def first_txid(self) -> Txid:
@@ -111,7 +59,7 @@ class Coverage(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def last_txid(self) -> Txid:
         """The last transaction that can be reached from the snapshot."""
-        return self.segments[-1].footer.txid_after if self.segments else self.snapshot.name.txid
+        return self.links[-1].footer.txid_after if self.links else self.snapshot.name.txid
 
 
 class TxidRange(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,7 +72,10 @@ class TxidRange(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Timeline(msgspec.Struct, frozen=True, kw_only=True):
-    """One timeline. `begin_seq` is None when its opening segment is not there; `tip_txid` may not be restorable."""
+    """One timeline. `begin_seq` is None when its opening segment is not there; `tip_txid` may not be restorable.
+
+    `segments` and `packs` are those that were read, `chain` those that count, and `spares` what others replace.
+    """
 
     id: TimelineId
     number: int
@@ -135,9 +86,18 @@ class Timeline(msgspec.Struct, frozen=True, kw_only=True):
     looked_ms: int | None
     tip_txid: Txid
     segments: tuple[Segment, ...]
+    packs: tuple[Pack, ...]
+    chain: tuple[Link, ...]
+    spares: tuple[Spare, ...]
     snapshots: tuple[Snapshot, ...]
     coverages: tuple[Coverage, ...]
     ranges: tuple[TxidRange, ...]
+
+    @property
+    def readable_txid(self) -> Txid:
+        """The last transaction that is known to be there, restorable or not."""
+        ends = [each.footer.txid_after for each in self.chain] + [each.name.txid for each in self.snapshots]
+        return max(ends, default=Txid(0))
 
 
 class History(msgspec.Struct, frozen=True, kw_only=True):
@@ -155,172 +115,122 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
     object_bytes: int
 
 
-def build_history(sizes: Mapping[str, int], segments: Mapping[str, SegmentEnds | Damage], replica: str) -> History:
-    """Put a listing (keys and sizes) and the ends of its segments together.
+def build_history(
+    sizes: Mapping[str, int],
+    segments: Mapping[str, SegmentEnds | Damage],
+    replica: str,
+    packs: Mapping[str, PackFooter | Damage] | None = None,
+) -> History:
+    """Put a listing (keys and sizes), the ends of its segments and the footers of its packs together.
 
-    `replica` is the identity that the replica object tells; empty when it is not known: then the first segment's.
+    `replica` is the identity that the replica object tells; empty when it is not known: then the first link's.
     """
-    problems: list[Problem] = []
-    by_timeline: defaultdict[TimelineId, list[Segment]] = defaultdict(list)
-    snapshots: defaultdict[TimelineId, list[Snapshot]] = defaultdict(list)
-    seqs: list[Seq] = []
-    unreadable: list[Seq] = []
-    for key in sorted(sizes):
-        seq = parse_segment_key(key)
-        name = parse_snapshot_key(key)
-        if seq is not None:
-            seqs.append(seq)
-            segment = _admit(key, seq, sizes[key], (segments.get(key), replica), problems)
-            if segment is None:
-                unreadable.append(seq)
-            else:
-                by_timeline[segment.header.timeline].append(segment)
-                replica = replica or segment.header.replica
-        elif name is not None:
-            snapshots[name.timeline].append(Snapshot(key=key, size_bytes=sizes[key], name=name))
-        elif key != REPLICA_KEY and not key.startswith(PROBE_PREFIX):
-            problems.append(Problem(kind="unknown-key", message=f"{key} is not an object of a replica"))
-    problems += _missing_seqs(seqs)
-    timelines = tuple(
-        _timeline(identity, by_timeline[identity], snapshots[identity], problems)
-        for identity in sorted(by_timeline.keys() | snapshots.keys())
-    )
+    census = take_census(sizes, segments, packs or {}, replica)
+    problems = census.problems
+    found = sorted(census.timelines.items())
+    timelines = tuple(_timeline(identity, parts, problems) for identity, parts in found)
     problems += [problem for timeline in timelines for problem in _check_parent(timeline, timelines)]
-    lineages = find_lineages(segment.header for segments in by_timeline.values() for segment in segments)
+    lineages = find_lineages(
+        (segment.header for _, parts in found for segment in parts.segments),
+        (name for _, parts in found for name in parts.pack_names),
+    )
     for lineage in lineages:
         message = "; ".join(describe_rivalry(rival, lineage) for rival in rivals_of(lineages, lineage))
         if message:
             problems.append(Problem(kind="rival-writers", message=message, timeline=lineage.timelines[0]))
     return History(
-        replica=replica,
+        replica=census.replica,
         timelines=timelines,
         problems=tuple(problems),
-        unreadable=tuple(unreadable),
+        unreadable=tuple(census.unreadable),
         lineages=lineages,
         object_count=len(sizes),
         object_bytes=sum(sizes.values()),
     )
 
 
-def _admit(
-    key: str, seq: Seq, size_bytes: int, known: tuple[SegmentEnds | Damage | None, str], problems: list[Problem]
-) -> Segment | None:
-    """Return the segment unless it is unreadable or does not belong here."""
-    ends, replica = known
-    if not isinstance(ends, SegmentEnds):
-        message = ends.message if ends else "its header and footer were not read"
-        problems.append(Problem(kind="damaged-segment", message=f"{key}: {message}"))
-        return None
-    header, footer = ends.header, ends.footer
-    if header.seq != seq:
-        message = f"{key} says of itself that it is segment {header.seq}"
-        problems.append(Problem(kind="damaged-segment", message=message, timeline=header.timeline))
-        return None
-    if footer.txid_after < header.txid_before or (header.start and footer.txid_after != header.txid_before):
-        message = f"{key}: its header and its footer contradict each other"
-        problems.append(Problem(kind="damaged-segment", message=message, timeline=header.timeline))
-        return None
-    if replica and header.replica != replica:
-        message = f"{key} belongs to replica {header.replica}"
-        problems.append(Problem(kind="foreign-segment", message=message, timeline=header.timeline))
-        return None
-    return Segment(key=key, seq=seq, size_bytes=size_bytes, header=header, footer=footer)
-
-
-def _missing_seqs(seqs: Sequence[int]) -> list[Problem]:
-    return [
-        Problem(
-            kind="missing-segment",
-            message=f"segment {before + 1} is missing"
-            if after == before + 2
-            else f"segments {before + 1} to {after - 1} are missing",
-        )
-        for before, after in pairwise(seqs)
-        if after > before + 1
-    ]
-
-
-def _timeline(
-    identity: TimelineId, segments: list[Segment], snapshots: list[Snapshot], problems: list[Problem]
-) -> Timeline:
-    start = next((segment for segment in segments if segment.header.start is not None), None)
+def _timeline(identity: TimelineId, parts: Parts, problems: list[Problem]) -> Timeline:
+    start = next((segment for segment in parts.segments if segment.header.start is not None), None)
     if start is None:
         message = "the segment that opens the timeline is missing"
         problems.append(Problem(kind="missing-start", message=message, timeline=identity))
-    if not snapshots:
+    if not parts.snapshots:
         message = "the timeline has no complete snapshot: nothing of it is restorable yet"
         problems.append(Problem(kind="missing-base", message=message, timeline=identity))
-    runs = _runs(segments, problems)
-    coverages = tuple(_coverage(snapshot, runs, problems) for snapshot in snapshots)
-    base = next((snapshot for snapshot in snapshots if snapshot.name.txid == 0), None)
-    if base is not None:
-        begin_ms = base.name.seen_ms
-    elif start is not None:
-        begin_ms = start.header.created_ms
-    else:
-        begin_ms = segments[0].footer.first_seen_ms if segments else snapshots[0].name.seen_ms
+    links: list[Link] = [*parts.segments, *parts.packs]
+    chosen = Chain(links, lambda before, after: not defect_between(before, after))
+    _report_breaks(chosen, identity, problems)
+    chain = tuple(link for run in chosen.runs for link in run)
+    coverages = tuple(_coverage(snapshot, chosen.runs, problems) for snapshot in parts.snapshots)
     opening = start.header.start if start else None
+    ends = [link.footer.txid_after for link in chain] + [name.last_txid for name in parts.pack_names]
     return Timeline(
         id=identity,
         number=timeline_number(identity),
         reason=opening.reason if opening else "unknown",
         parent=opening.parent if opening else None,
         begin_seq=start.seq if start else None,
-        begin_ms=begin_ms,
+        begin_ms=_begin_ms(parts, start, chain),
         looked_ms=opening.looked_ms if opening else None,
-        tip_txid=max(
-            [segment.footer.txid_after for segment in segments] + [snapshot.name.txid for snapshot in snapshots],
+        tip_txid=max(ends + [snapshot.name.txid for snapshot in parts.snapshots]),
+        segments=tuple(parts.segments),
+        packs=tuple(parts.packs),
+        chain=chain,
+        spares=(
+            *parts.spares,
+            *(Spare(key=each.key, size_bytes=each.size_bytes, replaced_by=by.key) for each, by in chosen.replaced),
         ),
-        segments=tuple(segments),
-        snapshots=tuple(snapshots),
+        snapshots=tuple(parts.snapshots),
         coverages=coverages,
         ranges=_ranges(coverages),
     )
 
 
-def _runs(segments: Sequence[Segment], problems: list[Problem]) -> list[list[Segment]]:
-    runs: list[list[Segment]] = []
-    for segment in segments:
-        defect = _defect(runs[-1][-1], segment) if runs else ""
-        if defect:
-            message = f"{segment.key} does not continue {runs[-1][-1].key}: {defect}"
-            problems.append(Problem(kind="broken-chain", message=message, timeline=segment.header.timeline))
-        if not runs or defect:
-            runs.append([])
-        runs[-1].append(segment)
-    return runs
+def _begin_ms(parts: Parts, start: Segment | None, chain: Sequence[Link]) -> int:
+    base = next((snapshot for snapshot in parts.snapshots if snapshot.name.txid == 0), None)
+    if base is not None:
+        return base.name.seen_ms
+    if start is not None:
+        return start.header.created_ms
+    if chain:
+        return chain[0].footer.first_seen_ms
+    return parts.snapshots[0].name.seen_ms if parts.snapshots else parts.pack_names[0].first_seen_ms
 
 
-def _defect(before: Segment, after: Segment) -> str:
-    """Return why `after` does not continue `before`; empty if it does."""
-    if after.header.txid_before != before.footer.txid_after:
-        return f"it begins after transaction {after.header.txid_before}, expected {before.footer.txid_after}"
-    if after.header.page_size != before.header.page_size:
-        return "it has another page size"
-    if before.header.start is None and after.header.checksum_before != before.footer.checksum_after:
-        return "the database checksum is another one"
-    return ""
+def _report_breaks(chosen: Chain[Link], timeline: TimelineId, problems: list[Problem]) -> None:
+    for before, after in pairwise(chosen.runs):
+        message = f"{after[0].key} does not continue {before[-1].key}: {defect_between(before[-1], after[0])}"
+        problems.append(Problem(kind="broken-chain", message=message, timeline=timeline))
+    for link in chosen.misfits:
+        message = (
+            f"{link.key} is not used: it does not fit to others that hold its transactions, and no one replaces it"
+        )
+        problems.append(Problem(kind="unused-object", message=message, timeline=timeline))
 
 
-def _coverage(snapshot: Snapshot, runs: list[list[Segment]], problems: list[Problem]) -> Coverage:
+def _coverage(snapshot: Snapshot, runs: list[list[Link]], problems: list[Problem]) -> Coverage:
+    txid = snapshot.name.txid
     for run in runs:
-        index = next((index for index, segment in enumerate(run) if segment.seq > snapshot.name.seq), None)
+        index = next((index for index, link in enumerate(run) if link.last_seq > snapshot.name.seq), None)
         if index is None:
             continue
-        if run[index].header.txid_before == snapshot.name.txid:
-            on_top = tuple(segment for segment in run[index:] if segment.transaction_count)
-            return Coverage(snapshot=snapshot, segments=on_top)
-        message = f"{run[index].key} does not begin where {snapshot.key} ends"
+        first = run[index]
+        # Whether a chunk begins there is for who has read the pack's index.
+        inside = isinstance(first, Pack) and first.header.txid_before < txid < first.footer.txid_after
+        if inside or first.header.txid_before == txid:
+            on_top = tuple(link for link in run[index:] if link.transaction_count)
+            return Coverage(snapshot=snapshot, links=on_top)
+        message = f"{first.key} does not begin where {snapshot.key} ends"
         problems.append(Problem(kind="misplaced-snapshot", message=message, timeline=snapshot.name.timeline))
         break
-    return Coverage(snapshot=snapshot, segments=())
+    return Coverage(snapshot=snapshot, links=())
 
 
 def _ranges(coverages: Sequence[Coverage]) -> tuple[TxidRange, ...]:
     ranges: list[TxidRange] = []
     for coverage in sorted(coverages, key=lambda each: (each.first_txid, each.last_txid)):
         seen_ms = coverage.snapshot.name.seen_ms
-        last_seen_ms = coverage.segments[-1].footer.last_seen_ms if coverage.segments else seen_ms
+        last_seen_ms = coverage.links[-1].footer.last_seen_ms if coverage.links else seen_ms
         if ranges and coverage.first_txid <= ranges[-1].last_txid:
             if coverage.last_txid > ranges[-1].last_txid:
                 ranges[-1] = msgspec.structs.replace(
@@ -348,9 +258,8 @@ def _check_parent(timeline: Timeline, timelines: Sequence[Timeline]) -> list[Pro
     elif parent.tip_txid < left.txid:
         message = f"it left timeline {parent.id} at transaction {left.txid}, which now ends at {parent.tip_txid}"
     else:
-        recorded = {
-            segment.footer.checksum_after for segment in parent.segments if segment.footer.txid_after == left.txid
-        }
+        links: tuple[Link, ...] = (*parent.segments, *parent.packs)
+        recorded = {link.footer.checksum_after for link in links if link.footer.txid_after == left.txid}
         if not recorded or left.checksum in recorded or left.txid == 0:
             return []
         message = f"it left timeline {parent.id} at transaction {left.txid}, which there has another checksum"

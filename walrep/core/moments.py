@@ -10,24 +10,29 @@ the last transaction with seen <= T, unless
 Both are *ambiguous*. A timeline begins when its base was seen; where it does not tell when walrep had last looked
 before that, the sighting of the transaction before stands for it.
 
-A segment's footer tells its first and its last transaction and the bounds of when all were seen, which is enough unless
-T falls between the two, or the clock stepped within the segment; only then is its own record needed.
+A footer tells of a segment or pack its first and its last transaction and the bounds of when all were seen, which is
+enough unless T falls between the two, or the clock stepped within it; only then is its own record needed. That of a
+pack is its index first, whose rows tell the same of each chunk, and then the chunks of which the same holds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 import msgspec
+import numpy as np
 
 from walrep.core.chunk import Commit
-from walrep.core.history import Segment, Timeline
+from walrep.core.history import Link, Pack, Segment, Timeline
+from walrep.core.index import IndexRow, PackIndex
+from walrep.core.objects import SegmentFooter
+from walrep.core.records import Known, Needs, PackChunk
 from walrep.core.target import format_duration, format_time
 from walrep.core.units import TimelineId, Txid
 from walrep.errors import TargetAmbiguous, TargetNotFound
 
-__all__ = ["GAP_MS_MAX", "UNKNOWABLE", "Moment", "find_moment", "list_moments", "straddling_segments"]
+__all__ = ["GAP_MS_MAX", "UNKNOWABLE", "Moment", "find_moment", "list_moments", "straddling"]
 
 GAP_MS_MAX = 2000
 """A longer time between two looks makes a target within it ambiguous."""
@@ -35,6 +40,9 @@ GAP_MS_MAX = 2000
 UNKNOWABLE = "the replica cannot tell what was committed after it and not yet stored"
 
 _GAP_UNKNOWN_MS = 0xFFFF_FFFF
+
+_Seen = tuple[int, int, int | None]
+"""Transaction, when it was seen, when walrep had looked before (None: not recorded)."""
 
 
 class Moment(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,22 +58,26 @@ class Moment(msgspec.Struct, frozen=True, kw_only=True):
         return f"transaction {self.txid} of timeline {self.timeline}, seen {format_time(self.seen_ms)}"
 
 
-def straddling_segments(
-    timelines: Sequence[Timeline], ms: int, known: Mapping[str, Sequence[Commit]]
-) -> tuple[Segment, ...]:
-    """Return the segments that may hold transactions on both sides of `ms` and whose record is not known yet."""
-    return tuple(
-        segment
-        for timeline in timelines
-        for segment in timeline.segments
-        if segment.key not in known and segment.transaction_count > 1 and _straddles(segment, ms)
-    )
+def straddling(timelines: Sequence[Timeline], ms: int, known: Known) -> Needs:
+    """Return what may hold transactions on both sides of `ms` and whose record is not known yet."""
+    segments: list[Segment] = []
+    packs: list[Pack] = []
+    chunks: list[PackChunk] = []
+    for link in (link for timeline in timelines for link in timeline.chain if link.transaction_count > 1):
+        if isinstance(link, Segment):
+            if link.key not in known.commits and _straddles(link.footer, ms):
+                segments.append(link)
+        elif link.key in known.indexes:
+            chunks += [each for each in _straddling_chunks(link, known.indexes[link.key], ms) if not each.is_in(known)]
+        elif _straddles(link.footer, ms):
+            packs.append(link)
+    return Needs(segments=tuple(segments), packs=tuple(packs), chunks=tuple(chunks))
 
 
-def list_moments(timelines: Sequence[Timeline], known: Mapping[str, Sequence[Commit]]) -> list[Moment]:
+def list_moments(timelines: Sequence[Timeline], known: Known) -> list[Moment]:
     """Return the moments of the timelines, one timeline after the other, each in the order of transactions.
 
-    Of a segment whose record is not in `known`, only the first and the last transaction.
+    Of a segment, chunk or pack whose record is not known, only the first and the last transaction.
     """
     return [moment for timeline in timelines for moment in _timeline_moments(timeline, known)]
 
@@ -126,25 +138,33 @@ def _after_the_last(last: Moment, ms: int) -> tuple[str, ...]:
     return (f"the last stored transaction was seen {age} before the target; {UNKNOWABLE}",)
 
 
-def _straddles(segment: Segment, ms: int) -> bool:
-    footer = segment.footer
+def _straddles(footer: SegmentFooter, ms: int) -> bool:
     in_order = (footer.first_seen_ms, footer.last_seen_ms) == (footer.earliest_seen_ms, footer.latest_seen_ms)
     return not in_order or footer.first_seen_ms <= ms < footer.last_seen_ms
 
 
-def _timeline_moments(timeline: Timeline, known: Mapping[str, Sequence[Commit]]) -> list[Moment]:
-    seen: list[tuple[Txid, int, int | None]] = [(Txid(0), timeline.begin_ms, timeline.looked_ms)]
+def _straddling_chunks(pack: Pack, index: PackIndex, ms: int) -> Iterator[PackChunk]:
+    rows = index.rows
+    first, last = rows["first_seen_ms"], rows["last_seen_ms"]
+    stepped = (first != rows["earliest_seen_ms"]) | (last != rows["latest_seen_ms"])
+    several = rows["txid_after"] - rows["txid_before"] > 1
+    for number in np.flatnonzero(several & (stepped | ((first <= ms) & (ms < last)))).tolist():
+        row = index.row(number)
+        yield PackChunk(pack, number, row.offset, row.block_bytes)
+
+
+def _timeline_moments(timeline: Timeline, known: Known) -> list[Moment]:
+    seen: list[_Seen] = [(0, timeline.begin_ms, timeline.looked_ms)]
     seen += [(each.first_txid, each.first_seen_ms, None) for each in timeline.ranges if each.first_txid]
-    for segment in timeline.segments:
-        if segment.transaction_count:
-            seen += _segment_moments(segment, known.get(segment.key))
+    for link in timeline.chain:
+        seen += _link_moments(link, known)
     # Of a transaction and a snapshot at it, the transaction knows better when it was seen: it sorts last.
     seen.sort(key=lambda each: (each[0], each[2] is not None))
     latest = [list(group)[-1] for _txid, group in groupby(seen, key=lambda each: each[0])]
     return [
         Moment(
             timeline=timeline.id,
-            txid=txid,
+            txid=Txid(txid),
             seen_ms=seen_ms,
             looked_ms=looked_ms,
             restorable=any(each.first_txid <= txid <= each.last_txid for each in timeline.ranges),
@@ -153,19 +173,31 @@ def _timeline_moments(timeline: Timeline, known: Mapping[str, Sequence[Commit]])
     ]
 
 
-def _segment_moments(segment: Segment, commits: Sequence[Commit] | None) -> list[tuple[Txid, int, int | None]]:
-    first = segment.header.txid_before + 1
+def _link_moments(link: Link, known: Known) -> Iterator[_Seen]:
+    index = known.indexes.get(link.key)
+    if index is None:
+        commits = known.commits.get(link.key)
+        yield from _stretch_moments(link.header.txid_before, link.footer.txid_after, link.footer, commits)
+        return
+    for number in range(len(index)):
+        row = index.row(number)
+        yield from _stretch_moments(row.txid_before, row.txid_after, row, known.chunks.get((link.key, number)))
+
+
+def _stretch_moments(
+    txid_before: int, txid_after: int, times: SegmentFooter | IndexRow, commits: Sequence[Commit] | None
+) -> Iterator[_Seen]:
+    """Yield the moments of consecutive transactions: all if their record is known, else the first and the last."""
+    first = txid_before + 1
     if commits is not None:
-        return [
-            (Txid(txid), commit.seen_ms, _looked(commit.looked_ms, commit.seen_ms))
-            for txid, commit in enumerate(commits, first)
-        ]
-    footer = segment.footer
-    moments = [(Txid(first), footer.first_seen_ms, _looked(footer.first_looked_ms, footer.first_seen_ms))]
-    if footer.txid_after > first:
+        for txid, commit in enumerate(commits, first):
+            yield txid, commit.seen_ms, _looked(commit.looked_ms, commit.seen_ms)
+        return
+    if txid_after >= first:
+        yield first, times.first_seen_ms, _looked(times.first_looked_ms, times.first_seen_ms)
+    if txid_after > first:
         # The look before the last transaction is only in the record; nobody asks for it unless the time straddles.
-        moments.append((footer.txid_after, footer.last_seen_ms, footer.last_seen_ms))
-    return moments
+        yield txid_after, times.last_seen_ms, times.last_seen_ms
 
 
 def _looked(looked_ms: int, seen_ms: int) -> int | None:

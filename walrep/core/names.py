@@ -4,9 +4,12 @@
     segments/<seq>                                                one sequence, across timelines
     segments/<seq>-<nonce>                                        where the store has no create-only PUT
     probe/<nonce>                                                 written at a start, to learn what the store does
+    packs/<timeline>/<first txid>-<last txid>-<first time>-<last time>-<first seq>-<last seq>
+                                                                  what many segments held; times are when the first
+                                                                  and the last transaction were seen
     snapshots/<timeline>/<txid>-<time>-<seq>-full                 a whole database; <time> is UTC, 20261121T093000123Z
 
-Sorting keys sorts segments by sequence number, and a timeline's snapshots by transaction.
+Sorting keys sorts segments by sequence number, and a timeline's packs and snapshots by transaction.
 """
 
 from __future__ import annotations
@@ -19,12 +22,16 @@ import msgspec
 from walrep.core.units import Seq, TimelineId, Txid, format_seq, format_txid
 
 __all__ = [
+    "PACKS_PREFIX",
     "PROBE_PREFIX",
     "REPLICA_KEY",
     "SEGMENTS_PREFIX",
     "SNAPSHOTS_PREFIX",
+    "PackName",
     "SegmentName",
     "SnapshotName",
+    "pack_key",
+    "parse_pack_key",
     "parse_segment_key",
     "parse_segment_name",
     "parse_snapshot_key",
@@ -34,10 +41,14 @@ __all__ = [
 
 REPLICA_KEY = "replica"
 SEGMENTS_PREFIX = "segments/"
+PACKS_PREFIX = "packs/"
 SNAPSHOTS_PREFIX = "snapshots/"
 PROBE_PREFIX = "probe/"
 
 _SEGMENT = re.compile(r"segments/(\d{16})(?:-([0-9a-f]{16}))?", re.ASCII)
+_PACK = re.compile(
+    r"packs/(\d{5}-[0-9a-f]{8})/(\d{16})-(\d{16})-(\d{8}T\d{9}Z)-(\d{8}T\d{9}Z)-(\d{16})-(\d{16})", re.ASCII
+)
 _SNAPSHOT = re.compile(r"snapshots/(\d{5}-[0-9a-f]{8})/(\d{16})-(\d{8}T\d{9}Z)-(\d{16})-full", re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -47,6 +58,18 @@ class SegmentName(msgspec.Struct, frozen=True, order=True):
 
     seq: Seq
     nonce: str = ""
+
+
+class PackName(msgspec.Struct, frozen=True, kw_only=True):
+    """What the key of a pack tells: its transactions, when the first and the last were seen, its segments' numbers."""
+
+    timeline: TimelineId
+    first_txid: Txid
+    last_txid: Txid
+    first_seen_ms: int
+    last_seen_ms: int
+    first_seq: Seq
+    last_seq: Seq
 
 
 class SnapshotName(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,22 +98,58 @@ def parse_segment_key(key: str) -> Seq | None:
     return name.seq if name else None
 
 
+def pack_key(name: PackName) -> str:
+    """Return the key of a pack."""
+    txids = f"{format_txid(name.first_txid)}-{format_txid(name.last_txid)}"
+    times = f"{_format_stamp(name.first_seen_ms)}-{_format_stamp(name.last_seen_ms)}"
+    return f"{PACKS_PREFIX}{name.timeline}/{txids}-{times}-{format_seq(name.first_seq)}-{format_seq(name.last_seq)}"
+
+
+def parse_pack_key(key: str) -> PackName | None:
+    """Return what the key of a pack tells; None if it is not one, or tells of no transaction."""
+    match = _PACK.fullmatch(key)
+    if match is None:
+        return None
+    first_seen_ms, last_seen_ms = _parse_stamp(match[4]), _parse_stamp(match[5])
+    first_txid, last_txid, first_seq, last_seq = (int(match[group]) for group in (2, 3, 6, 7))
+    if first_seen_ms is None or last_seen_ms is None or not 0 < first_txid <= last_txid or first_seq > last_seq:
+        return None
+    return PackName(
+        timeline=TimelineId(match[1]),
+        first_txid=Txid(first_txid),
+        last_txid=Txid(last_txid),
+        first_seen_ms=first_seen_ms,
+        last_seen_ms=last_seen_ms,
+        first_seq=Seq(first_seq),
+        last_seq=Seq(last_seq),
+    )
+
+
 def snapshot_key(name: SnapshotName) -> str:
     """Return the key of a snapshot."""
-    when = _EPOCH + timedelta(milliseconds=name.seen_ms)
-    stamp = f"{when:%Y%m%dT%H%M%S}{when.microsecond // 1000:03d}Z"
-    return f"{SNAPSHOTS_PREFIX}{name.timeline}/{format_txid(name.txid)}-{stamp}-{format_seq(name.seq)}-full"
+    place = f"{SNAPSHOTS_PREFIX}{name.timeline}/{format_txid(name.txid)}"
+    return f"{place}-{_format_stamp(name.seen_ms)}-{format_seq(name.seq)}-full"
 
 
 def parse_snapshot_key(key: str) -> SnapshotName | None:
     """Return what the key of a snapshot tells; None if it is not one."""
     match = _SNAPSHOT.fullmatch(key)
-    if match is None:
+    seen_ms = _parse_stamp(match[3]) if match else None
+    if match is None or seen_ms is None:
         return None
-    timeline, txid, stamp, seq = match.groups()
+    timeline, txid, _stamp, seq = match.groups()
+    return SnapshotName(timeline=TimelineId(timeline), txid=Txid(int(txid)), seen_ms=seen_ms, seq=Seq(int(seq)))
+
+
+def _format_stamp(ms: int) -> str:
+    when = _EPOCH + timedelta(milliseconds=ms)
+    return f"{when:%Y%m%dT%H%M%S}{when.microsecond // 1000:03d}Z"
+
+
+def _parse_stamp(stamp: str) -> int | None:
+    """Return ms since 1970; None if there is no such time."""
     try:
         seconds = datetime.strptime(stamp[:15], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
     except ValueError:
         return None
-    seen_ms = (seconds - _EPOCH) // timedelta(milliseconds=1) + int(stamp[15:18])
-    return SnapshotName(timeline=TimelineId(timeline), txid=Txid(int(txid)), seen_ms=seen_ms, seq=Seq(int(seq)))
+    return (seconds - _EPOCH) // timedelta(milliseconds=1) + int(stamp[15:18])

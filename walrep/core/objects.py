@@ -12,6 +12,8 @@ from walrep.core.units import Position, Seq, TimelineId, Txid
 
 __all__ = [
     "REPLICA_FORMAT",
+    "PackFooter",
+    "PackHeader",
     "ReplicaInfo",
     "SegmentFooter",
     "SegmentHeader",
@@ -100,6 +102,34 @@ class SegmentFooter(msgspec.Struct, frozen=True, kw_only=True):
     latest_seen_ms: int
     chunk_count: int
     frame_count: int
+
+
+class PackHeader(msgspec.Struct, frozen=True, kw_only=True):
+    """The state before a pack, and which segments it replaces: all of its timeline with a number in that range.
+
+    `writer` made the pack; the timeline's id tells who wrote the segments.
+    """
+
+    replica: str
+    timeline: TimelineId
+    writer: Writer
+    created_ms: int
+    page_size: int
+    first_seq: Seq
+    last_seq: Seq
+    txid_before: Txid
+    checksum_before: int
+    pages_before: int
+
+
+class PackFooter(SegmentFooter, frozen=True, kw_only=True):
+    """The state after a pack, what its header says, and where its index begins: all that a reader of a history needs.
+
+    The fields of a segment's footer are those of the whole.
+    """
+
+    header: PackHeader
+    index_offset: int
 
 
 class SnapshotHeader(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,7 +1,8 @@
-"""What a restore needs: from what a replica holds and a target to a snapshot, segments and the exact transaction.
+"""What a restore needs: from what a replica holds and a target to a snapshot, what goes on top, and the transaction.
 
-`plan_restore` is called with what is known; while that is not enough it returns `Needs` instead of a plan, the records
-of a segment or two, or the ends of a snapshot. The caller reads them and calls again.
+`plan_restore` is called with what is known; while that is not enough it returns `Needs` instead of a plan: the records
+of a segment or two, the index of a pack or one of its chunks, or the ends of a snapshot. The caller reads them and
+calls again.
 
 Which timeline, when none is named: `latest` and a transaction mean the newest, the one with the highest number. If it
 is not restorable, they fail rather than give older data. A time means the timeline that was the current one then. Two
@@ -11,15 +12,15 @@ be told apart by the person who asks, until a take-over decides it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
-from walrep.core.chunk import Commit
-from walrep.core.history import Coverage, History, Segment, Snapshot, Timeline
-from walrep.core.moments import UNKNOWABLE, find_moment, list_moments, straddling_segments
-from walrep.core.objects import SnapshotFooter, SnapshotHeader
+from walrep.core.history import History, Pack, Snapshot, Timeline
+from walrep.core.moments import UNKNOWABLE, find_moment, list_moments, straddling
+from walrep.core.records import Known, Needs, SnapshotEnds
 from walrep.core.rivals import rivals_of
+from walrep.core.slices import PART_BYTES, WHOLE_BYTES_MAX, Slice, State, plan_slices, split_parts, state_at
 from walrep.core.target import AtBookmark, AtTime, AtTxid, Latest, Target, format_duration, format_time
 from walrep.core.units import Checksum, Position, Txid
 from walrep.errors import TargetAmbiguous, TargetNotFound, UsageError
@@ -37,34 +38,7 @@ __all__ = [
     "split_parts",
 ]
 
-PART_BYTES = 8 << 20
-"""A restore gets larger objects in parts of this size."""
-
-WHOLE_BYTES_MAX = 256 << 10
-"""Segments up to this size are read whole when the replica's history is read, and kept for the restore."""
-
 _UNREADABLE = frozenset(("damaged-segment", "foreign-segment"))
-
-
-class SnapshotEnds(msgspec.Struct, frozen=True):
-    """The header and the footer of a snapshot."""
-
-    header: SnapshotHeader
-    footer: SnapshotFooter
-
-
-class Known(msgspec.Struct, frozen=True, kw_only=True):
-    """What has been read beyond the history, by key: all transactions of a segment, the ends of a snapshot."""
-
-    commits: Mapping[str, Sequence[Commit]] = {}
-    snapshots: Mapping[str, SnapshotEnds] = {}
-
-
-class Needs(msgspec.Struct, frozen=True, kw_only=True):
-    """What has to be read before the plan can be made."""
-
-    segments: tuple[Segment, ...] = ()
-    snapshots: tuple[Snapshot, ...] = ()
 
 
 class RestorePlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,25 +50,11 @@ class RestorePlan(msgspec.Struct, frozen=True, kw_only=True):
     page_count: int
     peak_bytes: int
     snapshot: Snapshot
-    segments: tuple[Segment, ...]
+    slices: tuple[Slice, ...]
     requests: int
     download_bytes: int
     reasons: tuple[str, ...]
     notices: tuple[str, ...]
-
-
-class _State(msgspec.Struct, frozen=True):
-    """What is recorded of the state after a transaction."""
-
-    checksum: int
-    page_count: int
-    seen_ms: int
-    page_size: int
-
-
-def split_parts(size_bytes: int) -> list[tuple[int, int]]:
-    """Return the (start, length) of the ranges in which an object of this size is read."""
-    return [(start, min(PART_BYTES, size_bytes - start)) for start in range(0, size_bytes, PART_BYTES)]
 
 
 def plan_restore(
@@ -186,15 +146,15 @@ def _plan_time(
                 _refuse_twins(twins)
     else:
         timelines = (select_timeline(history, timeline),)
-    missing = straddling_segments(timelines, ms, known.commits)
-    if missing:
-        return Needs(segments=missing)
+    missing = straddling(timelines, ms, known)
+    if missing != Needs():
+        return missing
     try:
-        found, notices = find_moment(list_moments(timelines, known.commits), ms, nearest_before=nearest_before)
+        found, notices = find_moment(list_moments(timelines, known), ms, nearest_before=nearest_before)
     except TargetNotFound as error:
         raise TargetNotFound(error.message, detail=error.detail, hint=describe_ranges(timelines)) from None
     chosen = next(each for each in timelines if each.id == found.timeline)
-    if found.txid == chosen.tip_txid and ms > found.seen_ms and not nearest_before:
+    if found.txid == chosen.readable_txid and ms > found.seen_ms and not nearest_before:
         _refuse_unfinished(history, chosen)
     reasons = (
         f"transaction {found.txid} is the last one seen by {format_time(ms)}",
@@ -222,55 +182,54 @@ def _plan(
     timeline: Timeline, known: Known, txid: Txid, reasons: tuple[str, ...], notices: tuple[str, ...]
 ) -> RestorePlan | Needs:
     """Plan the restore of a transaction that is in one of the timeline's ranges."""
-    coverage = max(
-        (each for each in timeline.coverages if each.first_txid <= txid <= each.last_txid),
-        key=lambda each: (each.first_txid, each.snapshot.name.seq),
+    coverages = [each for each in timeline.coverages if each.first_txid <= txid <= each.last_txid]
+    for coverage in sorted(coverages, key=lambda each: (each.first_txid, each.snapshot.name.seq), reverse=True):
+        slices = plan_slices(coverage, txid, known)
+        if isinstance(slices, Needs):
+            return slices
+        if slices is not None:
+            state = state_at(timeline, coverage, txid, known)
+            if isinstance(state, Needs):
+                return state
+            position = Position(timeline.id, txid, Checksum(state.checksum))
+            return _plan_of(coverage.snapshot, slices, (position, state), reasons, notices)
+        notices += (
+            f"{coverage.snapshot.key} is of no use here: it was taken within a chunk of {coverage.links[0].key}",
+        )
+    raise TargetNotFound(
+        f"transaction {txid} of timeline {timeline.id} is not restorable",
+        detail="; ".join(notices),
+        hint="it can be reached only from a snapshot that was taken where no chunk begins",
     )
-    state = _state_at(timeline, coverage, txid, known)
-    if isinstance(state, Needs):
-        return state
-    segments = tuple(each for each in coverage.segments if each.header.txid_before < txid)
-    page_counts = [state.page_count, *(each.header.pages_before for each in segments)]
-    parts = len(split_parts(coverage.snapshot.size_bytes))
-    large = [each.size_bytes for each in segments if each.size_bytes > WHOLE_BYTES_MAX]
-    on_top = f"{txid - coverage.first_txid} transactions in {len(segments)} segments"
+
+
+def _plan_of(
+    snapshot: Snapshot,
+    slices: tuple[Slice, ...],
+    target: tuple[Position, State],
+    reasons: tuple[str, ...],
+    notices: tuple[str, ...],
+) -> RestorePlan:
+    position, state = target
+    # What the plan itself had to read is kept, but for the snapshot.
+    parts = [part for each in slices for part in each.parts_to_get()]
+    packs = sum(isinstance(each.link, Pack) for each in slices)
+    counts = ((packs, "pack"), (len(slices) - packs, "segment"))
+    what = [f"{count} {name}{'s' * (count != 1)}" for count, name in counts if count]
+    on_top = f"{position.txid - snapshot.name.txid} transactions in {' and '.join(what) or 'no segments'}"
     return RestorePlan(
-        position=Position(timeline.id, txid, Checksum(state.checksum)),
+        position=position,
         seen_ms=state.seen_ms,
         page_size=state.page_size,
         page_count=state.page_count,
-        peak_bytes=state.page_size * max(page_counts),
-        snapshot=coverage.snapshot,
-        segments=segments,
-        requests=parts + sum(len(split_parts(size)) for size in large),
-        download_bytes=coverage.snapshot.size_bytes + sum(large),
-        reasons=(*reasons, f"the newest snapshot before it is of transaction {coverage.first_txid}; on top, {on_top}"),
+        peak_bytes=state.page_size * max([state.page_count, *(each.state_before[2] for each in slices)]),
+        snapshot=snapshot,
+        slices=slices,
+        requests=len(split_parts(snapshot.size_bytes)) + len(parts),
+        download_bytes=snapshot.size_bytes + sum(length for _start, length in parts),
+        reasons=(*reasons, f"the newest snapshot before it is of transaction {snapshot.name.txid}; on top, {on_top}"),
         notices=notices,
     )
-
-
-def _state_at(timeline: Timeline, coverage: Coverage, txid: Txid, known: Known) -> _State | Needs:
-    """Return what is recorded of the state after `txid`, from the cheapest record that tells."""
-    holder = next(
-        (each for each in timeline.segments if each.header.txid_before < txid <= each.footer.txid_after), None
-    )
-    if holder is not None and txid == holder.footer.txid_after:
-        footer = holder.footer
-        return _State(footer.checksum_after, footer.pages_after, footer.last_seen_ms, holder.header.page_size)
-    if txid > coverage.first_txid and holder is not None:
-        commits = known.commits.get(holder.key)
-        if commits is None:
-            return Needs(segments=(holder,))
-        commit = commits[txid - holder.header.txid_before - 1]
-        return _State(commit.checksum, commit.pages_after, commit.seen_ms, holder.header.page_size)
-    seen_ms = coverage.snapshot.name.seen_ms
-    if coverage.segments:
-        header = coverage.segments[0].header
-        return _State(header.checksum_before, header.pages_before, seen_ms, header.page_size)
-    ends = known.snapshots.get(coverage.snapshot.key)
-    if ends is None:
-        return Needs(snapshots=(coverage.snapshot,))
-    return _State(ends.footer.checksum, ends.footer.page_count, seen_ms, ends.header.page_size)
 
 
 def _timeline_reason(timeline: Timeline, asked: str | None) -> str:
@@ -319,7 +278,7 @@ def _refuse_beyond(history: History, timeline: Timeline, txid: Txid) -> None:
 
 def _unreadable_after(history: History, timeline: Timeline) -> bool:
     """Return whether there are damaged segments that may continue the timeline."""
-    newest = max((segment.seq for segment in timeline.segments), default=0)
+    newest = max((link.last_seq for link in timeline.chain), default=0)
     begins = [each.begin_seq for each in history.timelines if each.begin_seq is not None and each.begin_seq > newest]
     return any(newest < seq < min(begins, default=seq + 1) for seq in history.unreadable)
 

@@ -1,8 +1,9 @@
 """Who wrote what: lineages, and which of them were at work at once.
 
-A lineage is what one writer wrote with one local state, told by its nonce. One begins where the one before it ends.
-Where it does not, two writers were at work at once, on a store that could not keep them apart; which history counts is
-for a person to say. A lineage that began behind all of them decides it.
+A lineage is what one writer wrote with one local state, told by the first 8 digits of its nonce, which the ids of its
+timelines carry: so the name of a pack tells whose transactions it holds, whoever packed them. One begins where the one
+before it ends. Where it does not, two writers were at work at once, on a store that could not keep them apart; which
+history counts is for a person to say. A lineage that began behind all of them decides it.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from walrep.core.names import PackName
 from walrep.core.objects import SegmentHeader
-from walrep.core.units import Seq, TimelineId
+from walrep.core.units import Seq, TimelineId, timeline_nonce
 
 __all__ = ["Lineage", "describe_rivalry", "find_lineages", "rivals_of"]
 
@@ -29,19 +31,31 @@ class Lineage(msgspec.Struct, frozen=True, kw_only=True):
     timelines: tuple[TimelineId, ...]
 
 
-def find_lineages(headers: Iterable[SegmentHeader]) -> tuple[Lineage, ...]:
-    """Return the lineages of these segments, in the order in which they began."""
-    by_nonce: defaultdict[str, list[SegmentHeader]] = defaultdict(list)
-    for header in sorted(headers, key=lambda each: each.seq):
-        by_nonce[header.writer.nonce].append(header)
+class _Trace(msgspec.Struct, frozen=True):
+    """What one object tells of its writer."""
+
+    first_seq: Seq
+    last_seq: Seq
+    begin_ms: int
+    host: str
+    timeline: TimelineId
+
+
+def find_lineages(headers: Iterable[SegmentHeader], packs: Iterable[PackName] = ()) -> tuple[Lineage, ...]:
+    """Return the lineages of these segments and packs, in the order in which they began."""
+    traces = [_Trace(each.seq, each.seq, each.created_ms, each.writer.host, each.timeline) for each in headers]
+    traces += [_Trace(each.first_seq, each.last_seq, each.first_seen_ms, "", each.timeline) for each in packs]
+    by_nonce: defaultdict[str, list[_Trace]] = defaultdict(list)
+    for trace in sorted(traces, key=lambda each: (each.first_seq, not each.host)):
+        by_nonce[timeline_nonce(trace.timeline)].append(trace)
     lineages = [
         Lineage(
             nonce=nonce,
-            first_seq=own[0].seq,
-            last_seq=own[-1].seq,
-            begin_ms=own[0].created_ms,
-            host=own[0].writer.host or "an unknown host",
-            timelines=tuple(dict.fromkeys(header.timeline for header in own)),
+            first_seq=own[0].first_seq,
+            last_seq=max(trace.last_seq for trace in own),
+            begin_ms=own[0].begin_ms,
+            host=next((trace.host for trace in own if trace.host), "an unknown host"),
+            timelines=tuple(dict.fromkeys(trace.timeline for trace in own)),
         )
         for nonce, own in by_nonce.items()
     ]

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 
-from walrep.core.chunk import FLAG_COMMIT, ChunkTable, decode_table
+from walrep.core.chunk import FLAG_COMMIT, ChunkTable, Commit, decode_table
 from walrep.core.container import (
+    BLOCK_HEADER_BYTES,
     PREAMBLE_BYTES,
     Block,
     BlockType,
@@ -22,19 +23,87 @@ from walrep.core.container import (
     encode_tail,
     read_blocks,
 )
-from walrep.core.objects import SegmentFooter, SegmentHeader
+from walrep.core.objects import PackHeader, SegmentFooter, SegmentHeader
 from walrep.core.units import PAGE_SIZES
 from walrep.errors import CorruptObject
 
-__all__ = ["SegmentChunk", "encode_segment_end", "encode_segment_start", "read_segment"]
+__all__ = ["ChunkSequence", "SegmentChunk", "encode_segment_end", "encode_segment_start", "read_segment"]
 
 
 class SegmentChunk(msgspec.Struct, frozen=True):
-    """One chunk of a segment, its pages still compressed."""
+    """One chunk of a segment or pack, its pages still compressed; `head` is its table as it stands in the block."""
 
     table: ChunkTable
     body: bytes
     offset: int
+    head: bytes
+
+    @property
+    def block_bytes(self) -> int:
+        """Size of the block that holds it."""
+        return BLOCK_HEADER_BYTES + len(self.head) + len(self.body)
+
+    @property
+    def ends_transaction(self) -> bool:
+        """Whether the last frame ends a transaction."""
+        return bool(self.table.flags[-1] & FLAG_COMMIT)
+
+
+class ChunkSequence:
+    """Chunks that continue one another, and what they amount to."""
+
+    def __init__(self, header: SegmentHeader | PackHeader) -> None:
+        self.txid = int(header.txid_before)
+        self.frame_count = 0
+        self.chunk_count = 0
+        self.ended = True
+        """Whether the last chunk ends a transaction."""
+        self.last: Commit | None = None
+        self._header = header
+
+    def take(self, block: Block) -> SegmentChunk:
+        """Return the next chunk.
+
+        Raises:
+            CorruptObject: the block holds no chunk, or one that does not continue the one before.
+
+        """
+        if block.type != BlockType.CHUNK:
+            raise CorruptObject(f"unexpected {block.type.name.lower()} block among chunks", offset=block.offset)
+        table = decode_table(block.head, page_size=self._header.page_size, offset=block.offset)
+        if table.txid_before != self.txid:
+            message = f"chunk continues transaction {table.txid_before}, expected {self.txid}"
+            raise CorruptObject(message, offset=block.offset)
+        chunk = SegmentChunk(table, block.body, block.offset, block.head)
+        self.txid += len(table.commits)
+        self.frame_count += len(table.pgnos)
+        self.chunk_count += 1
+        self.ended = chunk.ends_transaction
+        self.last = table.commits[-1] if table.commits else self.last
+        return chunk
+
+    def check_footer(self, footer: SegmentFooter, offset: int) -> None:
+        """Compare a footer, at `offset` in its object, with the chunks.
+
+        Raises:
+            CorruptObject: they contradict each other, or the last transaction is not complete.
+
+        """
+        if not self.ended:
+            raise CorruptObject("the last transaction is not complete", offset=offset)
+        counted = (self.txid, self.frame_count, self.chunk_count)
+        if (footer.txid_after, footer.frame_count, footer.chunk_count) != counted:
+            raise CorruptObject("the footer contradicts the chunks", offset=offset)
+        before, last = self._header, self.last
+        unchanged = (before.checksum_before, before.pages_before)
+        if not self.chunk_count and (footer.checksum_after, footer.pages_after) != unchanged:
+            raise CorruptObject("an empty segment changes the database", offset=offset)
+        if last is not None and (last.checksum, last.pages_after, last.seen_ms) != (
+            footer.checksum_after,
+            footer.pages_after,
+            footer.last_seen_ms,
+        ):
+            raise CorruptObject("the footer contradicts the last transaction", offset=offset)
 
 
 def encode_segment_start(header: SegmentHeader) -> bytes:
@@ -61,44 +130,11 @@ def read_segment(read: Callable[[int], bytes]) -> Iterator[SegmentHeader | Segme
     if header.page_size not in PAGE_SIZES:
         raise CorruptObject(f"page size {header.page_size}", offset=PREAMBLE_BYTES)
     yield header
-    txid = int(header.txid_before)
-    frames = chunks = 0
-    last = None
-    ended = True
+    chunks = ChunkSequence(header)
     for block in blocks:
         if block.type == BlockType.FOOTER:
             footer = decode_struct(block, BlockType.FOOTER, SegmentFooter)
-            _check_footer(footer, header, block, (txid, frames, chunks, ended))
-            if last is not None and (last.checksum, last.pages_after, last.seen_ms) != (
-                footer.checksum_after,
-                footer.pages_after,
-                footer.last_seen_ms,
-            ):
-                raise CorruptObject("the footer contradicts the last transaction", offset=block.offset)
+            chunks.check_footer(footer, block.offset)
             yield footer
-            continue
-        if block.type != BlockType.CHUNK:
-            raise CorruptObject(f"unexpected {block.type.name.lower()} block in a segment", offset=block.offset)
-        table = decode_table(block.head, page_size=header.page_size, offset=block.offset)
-        if table.txid_before != txid:
-            raise CorruptObject(
-                f"chunk continues transaction {table.txid_before}, expected {txid}", offset=block.offset
-            )
-        yield SegmentChunk(table, block.body, block.offset)
-        txid += len(table.commits)
-        frames += len(table.pgnos)
-        chunks += 1
-        ended = bool(table.flags[-1] & FLAG_COMMIT)
-        last = table.commits[-1] if table.commits else last
-
-
-def _check_footer(
-    footer: SegmentFooter, header: SegmentHeader, block: Block, counted: tuple[int, int, int, bool]
-) -> None:
-    txid, frames, chunks, ended = counted
-    if not ended:
-        raise CorruptObject("the last transaction is not complete", offset=block.offset)
-    if (footer.txid_after, footer.frame_count, footer.chunk_count) != (txid, frames, chunks):
-        raise CorruptObject("the footer contradicts the chunks", offset=block.offset)
-    if chunks == 0 and (footer.checksum_after, footer.pages_after) != (header.checksum_before, header.pages_before):
-        raise CorruptObject("an empty segment changes the database", offset=block.offset)
+        else:
+            yield chunks.take(block)

@@ -34,6 +34,7 @@ __all__ = [
     "lock_byte_page",
     "make_timeline_id",
     "parse_bookmark",
+    "timeline_nonce",
     "timeline_number",
 ]
 
@@ -84,6 +85,11 @@ def make_timeline_id(number: int, nonce: str) -> TimelineId:
 def timeline_number(timeline: TimelineId) -> int:
     """Return the number part of a timeline id."""
     return int(timeline.split("-", 1)[0])
+
+
+def timeline_nonce(timeline: TimelineId) -> str:
+    """Return the first 8 digits of the nonce of the writer that began a timeline: the part behind the number."""
+    return timeline.partition("-")[2]
 
 
 def parse_bookmark(text: str) -> Position:

@@ -4,7 +4,7 @@ Objects arrive in parts. A container is parsed by pulling, so that a parser is a
 block, of the largest there may be, are at hand, or the object has ended.
 
 Nothing is believed: a snapshot has to be what its key says, the database checksum is compared after it, before and
-after each segment, and after every transaction.
+after each segment and pack, and after every transaction.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Generic, TypeVar
 
 import msgspec
@@ -19,15 +20,18 @@ from xxhash import xxh3_64_intdigest
 
 from walrep.core.chunk import FLAG_COMMIT, FLAG_REFERENCE, decode_pages
 from walrep.core.container import BLOCK_HEADER_BYTES, BODY_BYTES_MAX, HEAD_BYTES_MAX, PREAMBLE_BYTES, TAIL_BYTES
-from walrep.core.objects import SegmentFooter, SegmentHeader, SnapshotFooter, SnapshotHeader
+from walrep.core.history import Pack
+from walrep.core.objects import PackHeader, SegmentFooter, SegmentHeader, SnapshotFooter, SnapshotHeader
+from walrep.core.pack import ChunkRange, IndexBlock, Read, read_pack, read_pack_chunks
 from walrep.core.restore import RestorePlan
 from walrep.core.segment import SegmentChunk, read_segment
+from walrep.core.slices import Slice
 from walrep.core.snapshot import SnapshotPages, read_snapshot
 from walrep.core.units import format_checksum
 from walrep.engine.pagefile import PageFile
 from walrep.errors import CorruptObject, RestoreMismatch
 
-__all__ = ["BlockBatch", "ObjectFeed", "SegmentApplier", "SnapshotLoader", "naming"]
+__all__ = ["BlockBatch", "ObjectFeed", "SliceApplier", "SnapshotLoader", "naming"]
 
 T = TypeVar("T")
 
@@ -164,21 +168,27 @@ class SnapshotLoader:
         return batches
 
 
-class SegmentApplier:
-    """Applies the plan's segments, in order, until its transaction."""
+_Item = SegmentHeader | PackHeader | ChunkRange | SegmentChunk | IndexBlock | SegmentFooter
+
+
+class SliceApplier:
+    """Applies the plan's segments and packs, or the parts of packs, in order, until its transaction."""
 
     def __init__(self, plan: RestorePlan, pages: PageFile) -> None:
+        self.key = ""
+        """Of the object that is being applied."""
         self._plan = plan
         self._pages = pages
         self._txid = int(plan.snapshot.name.txid)
-        self._feeds: dict[str, ObjectFeed[SegmentHeader | SegmentChunk | SegmentFooter]] = {}
+        self._slices = {each.key: each for each in plan.slices}
+        self._feed: ObjectFeed[_Item] | None = None
 
     def is_done(self) -> bool:
         """Return whether the plan's transaction is reached."""
         return self._txid == self._plan.position.txid
 
     def feed(self, key: str, data: bytes, *, final: bool) -> None:
-        """Take the next part of a segment and apply what is complete.
+        """Take the next part of a slice and apply what is complete.
 
         Raises:
             CorruptObject: the object is malformed.
@@ -187,14 +197,14 @@ class SegmentApplier:
         """
         if self.is_done():
             return
-        if key not in self._feeds:
-            self._feeds = {key: ObjectFeed(read_segment)}
+        if key != self.key or self._feed is None:
+            self.key, self._feed = key, ObjectFeed(_parser(self._slices[key]))
         with naming(key):
-            for item in self._feeds[key].feed(data, final=final):
+            for item in self._feed.feed(data, final=final):
                 if isinstance(item, SegmentChunk):
                     self._apply(key, item)
                     self._pages.spill_if_full()
-                else:
+                elif not isinstance(item, IndexBlock):
                     self._check_end(key, item)
                 # What stands behind the target is of no concern, also when it is damaged.
                 if self.is_done():
@@ -209,16 +219,17 @@ class SegmentApplier:
         """
         hashes, position = self._pages.hashes, self._plan.position
         if not self.is_done():
-            raise RestoreMismatch(f"the segments end at transaction {self._txid}, expected {position.txid}")
+            raise RestoreMismatch(f"what was applied ends at transaction {self._txid}, expected {position.txid}")
         if (hashes.checksum, hashes.page_count) != (position.checksum, self._plan.page_count):
             raise _mismatch(f"transaction {position.txid}", position.checksum, hashes.checksum)
 
-    def _check_end(self, key: str, end: SegmentHeader | SegmentFooter) -> None:
+    def _check_end(self, key: str, end: SegmentHeader | PackHeader | ChunkRange | SegmentFooter) -> None:
         hashes = self._pages.hashes
-        if isinstance(end, SegmentHeader):
-            where, recorded = "before", (end.txid_before, end.checksum_before, end.pages_before)
-        else:
+        recorded: tuple[int, int, int]
+        if isinstance(end, SegmentFooter):
             where, recorded = "after", (end.txid_after, end.checksum_after, end.pages_after)
+        else:
+            where, recorded = "before", (end.txid_before, end.checksum_before, end.pages_before)
         if recorded != (self._txid, hashes.checksum, hashes.page_count):
             raise _mismatch(f"the state {where} {key}", recorded[1], hashes.checksum)
 
@@ -263,6 +274,12 @@ class SegmentApplier:
                 if self._txid == target:
                     return
         state.checksum, state.highest = checksum, highest
+
+
+def _parser(part: Slice) -> Callable[[Read], Iterator[_Item]]:
+    if part.index is not None:
+        return partial(read_pack_chunks, index=part.index, rows=part.rows)
+    return read_pack if isinstance(part.link, Pack) else read_segment
 
 
 def _mismatch(what: str, recorded: int, found: int) -> RestoreMismatch:

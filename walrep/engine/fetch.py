@@ -1,130 +1,52 @@
 """Reading a replica: its history, the records that a plan needs, and the parts of objects, each byte once.
 
-Small segments are read whole when the history is read, since a range costs as much as the object; what was read is
-kept, in memory first, then in a temporary file, up to a limit of each, and not asked for again.
+Small segments are read whole when the history is read, since a range costs as much as the object; of a pack the last
+16 KiB, which tell its footer, and mostly its index too. What was read is kept, in memory first, then in a temporary
+file, up to a limit of each, and not asked for again. Segments that a readable pack replaces are not read, unless
+something is wrong: then they may be what is left.
 """
 
 from __future__ import annotations
 
-import asyncio
-import io
-import tempfile
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
-from itertools import islice
 from typing import TypeVar
 
-import msgspec
-
 from walrep.core.chunk import Commit
-from walrep.core.container import BlockType, decode_struct, parse_footer
-from walrep.core.history import Damage, History, Segment, SegmentEnds, Snapshot, build_history
-from walrep.core.names import REPLICA_KEY, parse_segment_key
-from walrep.core.objects import ReplicaInfo, SegmentFooter, SegmentHeader, SnapshotFooter, SnapshotHeader
-from walrep.core.restore import WHOLE_BYTES_MAX, Known, Needs, SnapshotEnds, split_parts
+from walrep.core.history import Damage, History, Pack, Segment, SegmentEnds, Snapshot, build_history
+from walrep.core.index import PackIndex
+from walrep.core.links import covers
+from walrep.core.names import REPLICA_KEY, PackName, SegmentName, parse_pack_key, parse_segment_name
+from walrep.core.objects import PackFooter, SegmentFooter, SegmentHeader
+from walrep.core.pack import pack_name
+from walrep.core.records import Known, Needs, PackChunk, SnapshotEnds
 from walrep.core.segment import SegmentChunk, read_segment
-from walrep.core.snapshot import read_snapshot
+from walrep.core.slices import PACK_END_BYTES, WHOLE_BYTES_MAX, Slice, split_parts
 from walrep.engine.apply import ObjectFeed, naming
-from walrep.errors import CorruptObject
+from walrep.engine.ends import (
+    parse_chunk_commits,
+    parse_pack_end,
+    parse_pack_index,
+    parse_replica,
+    parse_segment_ends,
+    parse_snapshot_ends,
+)
+from walrep.engine.inflight import each_in_order
+from walrep.engine.partcache import Part, PartCache
+from walrep.errors import CorruptObject, ObjectNotFound
 from walrep.runner import Runner
 from walrep.store.base import Store
 
-__all__ = ["Part", "PartCache", "ReplicaReader", "each_in_order", "read_history", "task_group"]
+__all__ = ["ReplicaReader", "read_history"]
 
 _HEAD_BYTES = 64 << 10
 _FOOTER_BYTES = 4 << 10
-_MEMORY_BYTES_MAX = 32 << 20
-_DISK_BYTES_MAX = 1 << 30
 _PARTS_IN_FLIGHT = 4
 _SMALL_IN_FLIGHT = 16
+_LISTS_MAX = 3
 
 T = TypeVar("T")
-R = TypeVar("R")
-
-
-class Part(msgspec.Struct, frozen=True):
-    """A range of an object; `final`: the object ends with it."""
-
-    key: str
-    start: int
-    length: int
-    final: bool
-
-
-class PartCache:
-    """Parts that were read, in memory, then in an unnamed temporary file. What has no room is not kept."""
-
-    def __init__(self, memory_bytes_max: int = _MEMORY_BYTES_MAX, disk_bytes_max: int = _DISK_BYTES_MAX) -> None:
-        self._memory: dict[tuple[str, int], bytes] = {}
-        self._memory_room = memory_bytes_max
-        self._places: dict[tuple[str, int], tuple[int, int]] = {}
-        self._disk_bytes = 0
-        self._disk_bytes_max = disk_bytes_max
-        self._file = tempfile.TemporaryFile() if disk_bytes_max else None  # noqa: SIM115 - `close` closes it
-
-    def put(self, key: str, start: int, data: bytes) -> None:
-        """Keep a part if there is room."""
-        if len(data) <= self._memory_room:
-            self._memory[key, start] = data
-            self._memory_room -= len(data)
-        elif self._file is not None and self._disk_bytes + len(data) <= self._disk_bytes_max:
-            self._file.seek(self._disk_bytes)
-            self._file.write(data)
-            self._places[key, start] = (self._disk_bytes, len(data))
-            self._disk_bytes += len(data)
-
-    def get(self, key: str, start: int, length: int) -> bytes | None:
-        """Return a part; None unless exactly this one was kept."""
-        data = self._memory.get((key, start))
-        if data is None and self._file is not None and (key, start) in self._places:
-            offset, size = self._places[key, start]
-            self._file.seek(offset)
-            data = self._file.read(size)
-        return data if data is not None and len(data) == length else None
-
-    def close(self) -> None:
-        """Release memory and file."""
-        self._memory.clear()
-        self._places.clear()
-        if self._file is not None:
-            self._file.close()
-
-
-@asynccontextmanager
-async def task_group() -> AsyncIterator[asyncio.TaskGroup]:
-    """Open a task group that raises the first error itself rather than a group of them."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            yield group
-    except BaseExceptionGroup as errors:
-        raise _first(errors) from None
-
-
-async def each_in_order(
-    items: Iterable[T],
-    fetch: Callable[[T], Awaitable[R]],
-    consume: Callable[[T, R], Awaitable[bool]],
-    *,
-    in_flight_max: int,
-) -> None:
-    """Fetch several items at a time and consume them in their order, until `consume` returns False."""
-    rest = iter(items)
-
-    async def run(item: T) -> R:
-        return await fetch(item)
-
-    async with task_group() as group:
-        window = deque((item, group.create_task(run(item))) for item in islice(rest, in_flight_max))
-        while window:
-            item, task = window.popleft()
-            result = await task
-            window.extend((new, group.create_task(run(new))) for new in islice(rest, 1))
-            if not await consume(item, result):
-                break
-        for _item, task in window:
-            task.cancel()
 
 
 class ReplicaReader:
@@ -134,50 +56,92 @@ class ReplicaReader:
         self.list_count = 0
         self.get_count = 0
         self.got_bytes = 0
+        self.damaged_packs: dict[str, str] = {}
+        """Packs of which something beside the end was found to be damaged, and what; they count as unreadable."""
         self._store = store
         self._runner = runner
         self._parallel = parallel
         self._cache = PartCache()
+        self._pack_ends: dict[str, tuple[int, int]] = {}
+        """Start and length of what was read of the end of each pack."""
 
     async def history(self) -> History:
-        """List the replica and read the ends of its segments."""
-        sizes = await self._list()
-        keys = [key for key in sizes if parse_segment_key(key) is not None]
-        ends: dict[str, SegmentEnds | Damage] = {}
+        """List the replica and read the ends of its segments and packs.
 
-        async def fetch(key: str) -> tuple[bytes, bytes]:
-            return await self._ends(key, sizes[key])
+        Raises:
+            ObjectNotFound: what was listed is gone already: packed, and deleted. The next list does not have it.
 
-        async def consume(key: str, data: tuple[bytes, bytes]) -> bool:
-            ends[key] = _parse_segment_ends(*data, sizes[key])
-            return True
-
-        await each_in_order(keys, fetch, consume, in_flight_max=_SMALL_IN_FLIGHT)
-        replica = await self._replica(sizes)
-        return build_history(sizes, ends, replica)
+        """
+        self.list_count += 1
+        sizes = {info.key: info.size_bytes async for info in self._store.list("")}
+        replica = parse_replica(await self._get(REPLICA_KEY, 0, sizes[REPLICA_KEY])) if REPLICA_KEY in sizes else ""
+        footers = await self._pack_footers(sizes)
+        packs = [pack_name(end) for end in footers.values() if isinstance(end, PackFooter)]
+        segments = {key: name for key in sizes if (name := parse_segment_name(key)) is not None}
+        replaced = {key for key, name in segments.items() if _is_replaced(name, packs)}
+        ends = await self._segment_ends(sizes, segments.keys() - replaced)
+        history = build_history(sizes, ends, replica, footers)
+        if replaced and history.problems:
+            ends |= await self._segment_ends(sizes, replaced)
+            history = build_history(sizes, ends, replica, footers)
+        return history
 
     async def learn(self, known: Known, needs: Needs) -> Known:
-        """Return what is known and what is needed."""
-        commits = {**known.commits, **{each.key: await self._commits(each) for each in needs.segments}}
-        snapshots = {**known.snapshots, **{each.key: await self._snapshot_ends(each) for each in needs.snapshots}}
-        return Known(commits=commits, snapshots=snapshots)
+        """Return what is known and what is needed; packs whose record is damaged are noted."""
+        commits = {each.key: await self._commits(each) for each in needs.segments}
+        snapshots = {each.key: await self._snapshot_ends(each) for each in needs.snapshots}
+        indexes = {each.key: await self._index(each) for each in needs.packs}
+        known = known.joined(Known(commits=commits, snapshots=snapshots, indexes=indexes))
+        chunks: dict[tuple[str, int], list[Commit]] = {}
+
+        async def fetch(chunk: PackChunk) -> bytes:
+            return await self._keep_part(_part_of(chunk))
+
+        async def consume(chunk: PackChunk, block: bytes) -> bool:
+            key = chunk.pack.key
+            parse = partial(parse_chunk_commits, key, known.indexes[key], chunk.number, block)
+            chunks[key, chunk.number] = await self._of_pack(key, parse)
+            return True
+
+        await each_in_order(needs.chunks, fetch, consume, in_flight_max=_SMALL_IN_FLIGHT)
+        return known.joined(Known(chunks=chunks))
 
     async def each_part(
-        self, objects: Sequence[Segment | Snapshot], consume: Callable[[Part, bytes], Awaitable[bool]]
+        self, objects: Sequence[Slice | Snapshot], consume: Callable[[Part, bytes], Awaitable[bool]]
     ) -> None:
-        """Hand the parts of the objects to `consume`, in order, until it returns False."""
+        """Hand the parts of snapshots and slices to `consume`, in order, until it returns False."""
         await each_in_order(_parts(objects), self._get_part, consume, in_flight_max=self._parallel)
 
     def close(self) -> None:
         """Release what was kept."""
         self._cache.close()
 
-    async def _list(self) -> dict[str, int]:
-        self.list_count += 1
-        return {info.key: info.size_bytes async for info in self._store.list("")}
+    async def _segment_ends(self, sizes: dict[str, int], keys: Iterable[str]) -> dict[str, SegmentEnds | Damage]:
+        ends: dict[str, SegmentEnds | Damage] = {}
 
-    async def _replica(self, sizes: dict[str, int]) -> str:
-        return _parse_replica(await self._get(REPLICA_KEY, 0, sizes[REPLICA_KEY])) if REPLICA_KEY in sizes else ""
+        async def fetch(key: str) -> tuple[bytes, bytes]:
+            return await self._ends(key, sizes[key])
+
+        async def consume(key: str, data: tuple[bytes, bytes]) -> bool:
+            ends[key] = parse_segment_ends(*data, sizes[key])
+            return True
+
+        await each_in_order(sorted(keys), fetch, consume, in_flight_max=_SMALL_IN_FLIGHT)
+        return ends
+
+    async def _pack_footers(self, sizes: dict[str, int]) -> dict[str, PackFooter | Damage]:
+        footers: dict[str, PackFooter | Damage] = {key: Damage(why) for key, why in self.damaged_packs.items()}
+
+        async def fetch(key: str) -> bytes:
+            return await self._pack_end(key, sizes[key])
+
+        async def consume(key: str, data: bytes) -> bool:
+            footers[key] = parse_pack_end(data, sizes[key])
+            return True
+
+        keys = [key for key in sizes if parse_pack_key(key) is not None and key not in footers]
+        await each_in_order(keys, fetch, consume, in_flight_max=_SMALL_IN_FLIGHT)
+        return footers
 
     async def _get(self, key: str, start: int, length: int) -> bytes:
         self.get_count += 1
@@ -186,18 +150,35 @@ class ReplicaReader:
         return data
 
     async def _get_part(self, part: Part) -> bytes:
-        kept = await self._runner.run(partial(self._cache.get, part.key, part.start, part.length))
+        kept = await self._runner.run(partial(self._kept, part))
         return await self._get(part.key, part.start, part.length) if kept is None else kept
+
+    def _kept(self, part: Part) -> bytes | None:
+        """Return a part that was read before, by itself or with the end of a pack."""
+        data = self._cache.get(part.key, part.start, part.length)
+        end = self._pack_ends.get(part.key)
+        if data is None and end is not None and part.start >= end[0]:
+            whole = self._cache.get(part.key, *end)
+            data = whole[part.start - end[0] :][: part.length] if whole is not None else None
+        return data
+
+    async def _keep_part(self, part: Part) -> bytes:
+        data = await self._get_part(part)
+        await self._runner.run(partial(self._cache.put, part.key, part.start, data))
+        return data
 
     async def _ends(self, key: str, size_bytes: int) -> tuple[bytes, bytes]:
         """Return the first and the last bytes of a segment: twice the whole of a small one."""
         if size_bytes > WHOLE_BYTES_MAX:
             start = size_bytes - _FOOTER_BYTES
             return await self._get(key, 0, _HEAD_BYTES), await self._get(key, start, _FOOTER_BYTES)
-        part = Part(key, 0, size_bytes, final=True)
-        data = await self._get_part(part)
-        await self._runner.run(partial(self._cache.put, key, 0, data))
+        data = await self._keep_part(Part(key, 0, size_bytes, final=True))
         return data, data
+
+    async def _pack_end(self, key: str, size_bytes: int) -> bytes:
+        length = min(size_bytes, PACK_END_BYTES)
+        self._pack_ends[key] = (size_bytes - length, length)
+        return await self._keep_part(Part(key, size_bytes - length, length, final=True))
 
     async def _commits(self, segment: Segment) -> list[Commit]:
         """Return all transactions of a segment, and keep it for the restore."""
@@ -214,58 +195,51 @@ class ReplicaReader:
             await self._runner.run(partial(take, part, data))
             return True
 
-        await self.each_part([segment], consume)
+        await self.each_part([Slice(link=segment, start=0, length=segment.size_bytes)], consume)
         return commits
+
+    async def _index(self, pack: Pack) -> PackIndex:
+        """Return the index of a pack, mostly from its last bytes, which the history has read."""
+        offset = pack.footer.index_offset
+        data = await self._get_part(Part(pack.key, offset, pack.size_bytes - offset, final=True))
+        return await self._of_pack(pack.key, partial(parse_pack_index, pack, data))
+
+    async def _of_pack(self, key: str, parse: Callable[[], T]) -> T:
+        try:
+            return await self._runner.run(parse)
+        except CorruptObject as error:
+            self.damaged_packs[key] = str(error)
+            raise
 
     async def _snapshot_ends(self, snapshot: Snapshot) -> SnapshotEnds:
         size = snapshot.size_bytes
         head = await self._get(snapshot.key, 0, min(size, _HEAD_BYTES))
         tail = await self._get(snapshot.key, max(0, size - _FOOTER_BYTES), min(size, _FOOTER_BYTES))
-        return _parse_snapshot_ends(snapshot, head, tail)
+        return parse_snapshot_ends(snapshot, head, tail)
 
 
 async def read_history(store: Store, runner: Runner, *, parallel: int = _PARTS_IN_FLIGHT) -> History:
-    """Return what a replica holds, with one LIST and a GET or two for each segment."""
+    """Return what a replica holds, with one LIST, a GET or two for each segment, and one for each pack."""
     reader = ReplicaReader(store, runner, parallel=parallel)
     try:
+        for _attempt in range(1, _LISTS_MAX):
+            with suppress(ObjectNotFound):
+                return await reader.history()
         return await reader.history()
     finally:
         reader.close()
 
 
-def _parts(objects: Sequence[Segment | Snapshot]) -> Iterable[Part]:
+def _parts(objects: Sequence[Slice | Snapshot]) -> Iterable[Part]:
     for each in objects:
-        for start, length in split_parts(each.size_bytes):
-            yield Part(each.key, start, length, final=start + length == each.size_bytes)
+        parts = each.parts() if isinstance(each, Slice) else split_parts(each.size_bytes)
+        for number, (start, length) in enumerate(parts, 1):
+            yield Part(each.key, start, length, final=number == len(parts))
 
 
-def _parse_segment_ends(head: bytes, tail: bytes, size_bytes: int) -> SegmentEnds | Damage:
-    try:
-        header = next(read_segment(io.BytesIO(head).read))
-        block = parse_footer(tail, size_bytes)
-        if block is None or not isinstance(header, SegmentHeader):
-            return Damage("the footer is larger than it may be")
-        return SegmentEnds(header, decode_struct(block, BlockType.FOOTER, SegmentFooter))
-    except CorruptObject as error:
-        return Damage(str(error))
+def _part_of(chunk: PackChunk) -> Part:
+    return Part(chunk.pack.key, chunk.offset, chunk.block_bytes, final=True)
 
 
-def _parse_snapshot_ends(snapshot: Snapshot, head: bytes, tail: bytes) -> SnapshotEnds:
-    with naming(snapshot.key):
-        header = next(read_snapshot(io.BytesIO(head).read))
-        block = parse_footer(tail, snapshot.size_bytes)
-        if block is None or not isinstance(header, SnapshotHeader):
-            raise CorruptObject("the footer is larger than it may be", offset=snapshot.size_bytes)
-        return SnapshotEnds(header, decode_struct(block, BlockType.FOOTER, SnapshotFooter))
-
-
-def _parse_replica(data: bytes) -> str:
-    try:
-        return msgspec.json.decode(data, type=ReplicaInfo).replica
-    except msgspec.DecodeError as error:
-        raise CorruptObject("malformed replica object", offset=0, detail=str(error)) from error
-
-
-def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    first = errors.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first
+def _is_replaced(name: SegmentName, packs: Sequence[PackName]) -> bool:
+    return any(covers(pack, name) for pack in packs)

@@ -13,11 +13,12 @@ from typing import Any, Literal
 import msgspec
 
 from walrep.core.chunk import FLAG_REFERENCE
-from walrep.core.container import PREAMBLE_BYTES, Kind
-from walrep.core.history import History, Problem, Timeline, TxidRange
-from walrep.core.objects import ReplicaInfo, SegmentFooter, SegmentHeader, SnapshotFooter, SnapshotHeader
-from walrep.core.restore import split_parts
-from walrep.core.segment import SegmentChunk, read_segment
+from walrep.core.container import KIND_OFFSET, PREAMBLE_BYTES, Kind
+from walrep.core.history import History, Pack, Problem, Segment, Timeline, TxidRange
+from walrep.core.objects import PackHeader, ReplicaInfo, SegmentFooter, SegmentHeader, SnapshotFooter, SnapshotHeader
+from walrep.core.pack import IndexBlock, read_source
+from walrep.core.segment import SegmentChunk
+from walrep.core.slices import split_parts
 from walrep.core.snapshot import SnapshotPages, read_snapshot
 from walrep.engine.apply import ObjectFeed, naming
 from walrep.errors import CorruptObject
@@ -25,6 +26,7 @@ from walrep.store.base import Store
 
 __all__ = [
     "DumpRecord",
+    "PackListing",
     "ReplicaListing",
     "SnapshotListing",
     "TimelineListing",
@@ -33,9 +35,29 @@ __all__ = [
     "list_replica",
 ]
 
-_KIND_OFFSET = 9
+_Item = (
+    SegmentHeader
+    | SegmentChunk
+    | SegmentFooter
+    | PackHeader
+    | IndexBlock
+    | SnapshotHeader
+    | SnapshotPages
+    | SnapshotFooter
+)
 
-_Item = SegmentHeader | SegmentChunk | SegmentFooter | SnapshotHeader | SnapshotPages | SnapshotFooter
+
+class PackListing(msgspec.Struct, frozen=True, kw_only=True):
+    """One pack; its transactions are `first_txid` to `last_txid`."""
+
+    key: str
+    size_bytes: int
+    first_txid: int
+    last_txid: int
+    first_seen_ms: int
+    last_seen_ms: int
+    first_seq: int
+    last_seq: int
 
 
 class SnapshotListing(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,7 +70,11 @@ class SnapshotListing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TimelineListing(msgspec.Struct, frozen=True, kw_only=True):
-    """One timeline: how it began, what is stored of it, and which of it is restorable."""
+    """One timeline: how it began, what is stored of it, and which of it is restorable.
+
+    `transaction_count` are those in segments and packs, `pack_transaction_count` those in packs. What packs replace and
+    is not deleted yet counts as `spare_`, and as nothing else.
+    """
 
     timeline: str
     reason: str
@@ -56,7 +82,13 @@ class TimelineListing(msgspec.Struct, frozen=True, kw_only=True):
     begin_ms: int
     segment_count: int
     segment_bytes: int
+    pack_count: int
+    pack_bytes: int
+    pack_transaction_count: int
+    spare_count: int
+    spare_bytes: int
     transaction_count: int
+    packs: tuple[PackListing, ...]
     snapshots: tuple[SnapshotListing, ...]
     restorable: tuple[TxidRange, ...]
 
@@ -72,9 +104,12 @@ class ReplicaListing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DumpRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One part of an object; `offset` is where a chunk or a block of pages begins, None for the others."""
+    """One part of an object; `offset` is where a chunk or a block of pages begins, None for the others.
 
-    kind: Literal["replica", "header", "chunk", "pages", "footer"]
+    That of a row of a pack's index is the offset of the chunk that it is about.
+    """
+
+    kind: Literal["replica", "header", "chunk", "pages", "index", "footer"]
     offset: int | None
     fields: dict[str, Any]
 
@@ -105,7 +140,7 @@ def dump_file(path: Path) -> Iterator[DumpRecord]:
             return
         file.seek(0)
         for item in _parser(beginning)(file.read):
-            yield _record(item)
+            yield from _records(item)
 
 
 async def dump_object(store: Store, key: str) -> AsyncIterator[DumpRecord]:
@@ -126,18 +161,27 @@ async def dump_object(store: Store, key: str) -> AsyncIterator[DumpRecord]:
         feed = feed or ObjectFeed(_parser(data))
         with naming(key):
             for item in feed.feed(data, final=start + length >= size_bytes):
-                yield _record(item)
+                for record in _records(item):
+                    yield record
 
 
 def _list_timeline(timeline: Timeline) -> TimelineListing:
+    segments = [each for each in timeline.chain if isinstance(each, Segment)]
+    packs = [each for each in timeline.chain if isinstance(each, Pack)]
     return TimelineListing(
         timeline=timeline.id,
         reason=timeline.reason,
         parent=str(timeline.parent) if timeline.parent else None,
         begin_ms=timeline.begin_ms,
-        segment_count=len(timeline.segments),
-        segment_bytes=sum(each.size_bytes for each in timeline.segments),
-        transaction_count=sum(each.transaction_count for each in timeline.segments),
+        segment_count=len(segments),
+        segment_bytes=sum(each.size_bytes for each in segments),
+        pack_count=len(packs),
+        pack_bytes=sum(each.size_bytes for each in packs),
+        pack_transaction_count=sum(each.transaction_count for each in packs),
+        spare_count=len(timeline.spares),
+        spare_bytes=sum(each.size_bytes for each in timeline.spares),
+        transaction_count=sum(each.transaction_count for each in timeline.chain),
+        packs=tuple(_list_pack(each) for each in packs),
         snapshots=tuple(
             SnapshotListing(key=each.key, txid=each.name.txid, seen_ms=each.name.seen_ms, size_bytes=each.size_bytes)
             for each in timeline.snapshots
@@ -146,14 +190,28 @@ def _list_timeline(timeline: Timeline) -> TimelineListing:
     )
 
 
+def _list_pack(pack: Pack) -> PackListing:
+    name = pack.name
+    return PackListing(
+        key=pack.key,
+        size_bytes=pack.size_bytes,
+        first_txid=name.first_txid,
+        last_txid=name.last_txid,
+        first_seen_ms=name.first_seen_ms,
+        last_seen_ms=name.last_seen_ms,
+        first_seq=name.first_seq,
+        last_seq=name.last_seq,
+    )
+
+
 def _is_json(beginning: bytes) -> bool:
     return beginning.lstrip().startswith(b"{")
 
 
 def _parser(beginning: bytes) -> Callable[[Callable[[int], bytes]], Iterator[_Item]]:
-    """Return the parser of the kind that the preamble names; what is neither is refused by either."""
-    is_snapshot = beginning[_KIND_OFFSET : _KIND_OFFSET + 1] == bytes([Kind.SNAPSHOT])
-    return read_snapshot if is_snapshot else read_segment
+    """Return the parser of the kind that the preamble names; what is none is refused by any."""
+    is_snapshot = beginning[KIND_OFFSET : KIND_OFFSET + 1] == bytes([Kind.SNAPSHOT])
+    return read_snapshot if is_snapshot else read_source
 
 
 def _replica_record(data: bytes) -> DumpRecord:
@@ -162,6 +220,15 @@ def _replica_record(data: bytes) -> DumpRecord:
     except msgspec.DecodeError as error:
         raise CorruptObject("malformed replica object", offset=0, detail=str(error)) from error
     return DumpRecord(kind="replica", offset=None, fields=msgspec.to_builtins(info))
+
+
+def _records(item: _Item) -> Iterator[DumpRecord]:
+    if isinstance(item, IndexBlock):
+        for row in item.rows():
+            fields = msgspec.to_builtins(row)
+            yield DumpRecord(kind="index", offset=fields.pop("offset"), fields=fields)
+    else:
+        yield _record(item)
 
 
 def _record(item: _Item) -> DumpRecord:
@@ -183,7 +250,7 @@ def _record(item: _Item) -> DumpRecord:
         case SnapshotPages(pgnos=pgnos, body=body, offset=offset):
             fields = {"pages": len(pgnos), "bytes": len(body), "first_pgno": min(pgnos), "last_pgno": max(pgnos)}
             return DumpRecord(kind="pages", offset=offset, fields=fields)
-        case SegmentHeader() | SnapshotHeader():
+        case SegmentHeader() | PackHeader() | SnapshotHeader():
             return DumpRecord(kind="header", offset=None, fields=msgspec.to_builtins(item))
         case _:
             return DumpRecord(kind="footer", offset=None, fields=msgspec.to_builtins(item))

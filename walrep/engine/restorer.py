@@ -20,13 +20,25 @@ import numpy.typing as npt
 
 from walrep.clock import Clock
 from walrep.core.history import History
+from walrep.core.names import parse_pack_key
 from walrep.core.restore import Known, Needs, RestorePlan, plan_restore
 from walrep.core.target import AtTxid, Latest, Target
 from walrep.disk.atomic import fsync_directory, map_os_errors, publish, temporary_path
-from walrep.engine.apply import BlockBatch, SegmentApplier, SnapshotLoader, naming
-from walrep.engine.fetch import Part, ReplicaReader, task_group
+from walrep.engine.apply import BlockBatch, SliceApplier, SnapshotLoader, naming
+from walrep.engine.fetch import ReplicaReader
+from walrep.engine.inflight import task_group
 from walrep.engine.pagefile import CACHE_BYTES_MAX, PageFile, require_room
-from walrep.errors import InvariantViolated, NotADatabase, ObjectNotFound, RestoreMismatch, UsageError
+from walrep.engine.partcache import Part
+from walrep.errors import (
+    CorruptObject,
+    InvariantViolated,
+    NotADatabase,
+    ObjectNotFound,
+    RestoreError,
+    RestoreMismatch,
+    UsageError,
+    WalrepError,
+)
 from walrep.runner import Runner
 from walrep.sqlite.settle import settle_database
 from walrep.sqlite.target import (
@@ -137,7 +149,9 @@ class _Restore:
         request = self._request
         output = await self._blocking(partial(_check_output, request))
         target, timeline = request.target, request.timeline
+        damage: WalrepError | None = None
         for attempt in range(1, _ATTEMPTS_MAX + 1):
+            damaged_before = len(self.reader.damaged_packs)
             try:
                 plan = await self._plan(target, timeline)
                 # What is planned stays: should an object be gone, the same transaction from what is there then.
@@ -148,6 +162,16 @@ class _Restore:
             except ObjectNotFound:
                 if attempt == _ATTEMPTS_MAX:
                     raise
+            except (CorruptObject, RestoreMismatch) as error:
+                if attempt == _ATTEMPTS_MAX or len(self.reader.damaged_packs) == damaged_before:
+                    raise
+                # What the pack replaced may be there still.
+                damage = error
+            except RestoreError:
+                # Without the pack the transaction is not there: the damage is what has to be told.
+                if damage is not None:
+                    raise damage from None
+                raise
         raise InvariantViolated("a restore ends by returning or raising")
 
     async def _plan(self, target: Target, timeline: str | None) -> RestorePlan:
@@ -170,7 +194,7 @@ class _Restore:
             async with self._phase("snapshot"):
                 await self._load_snapshot(plan, pages)
             async with self._phase("segments"):
-                await self._apply_segments(plan, pages)
+                await self._apply_slices(plan, pages)
             async with self._phase("check"):
                 notices = await self._blocking(partial(_prove, pages, plan, self._request.check))
             async with self._phase("sync"):
@@ -194,8 +218,8 @@ class _Restore:
             await writer.drain()
         await self._blocking(partial(_within, pages, loader.finish))
 
-    async def _apply_segments(self, plan: RestorePlan, pages: PageFile) -> None:
-        applier = SegmentApplier(plan, pages)
+    async def _apply_slices(self, plan: RestorePlan, pages: PageFile) -> None:
+        applier = SliceApplier(plan, pages)
 
         async def consume(part: Part, data: bytes) -> bool:
             feed = partial(applier.feed, part.key, data, final=part.final)
@@ -203,7 +227,12 @@ class _Restore:
             self._tell("segments", plan, data)
             return not applier.is_done()
 
-        await self.reader.each_part(plan.segments, consume)
+        try:
+            await self.reader.each_part(plan.slices, consume)
+        except (CorruptObject, RestoreMismatch) as error:
+            if parse_pack_key(applier.key) is not None:
+                self.reader.damaged_packs[applier.key] = str(error)
+            raise
         await self._blocking(partial(_within, pages, applier.finish))
 
     def _decide(self, history: History, known: Known, target: Target, timeline: str | None) -> RestorePlan | Needs:
@@ -233,8 +262,14 @@ class _Restore:
 
     def _tell(self, phase: str, plan: RestorePlan, data: bytes) -> None:
         self._done_bytes += len(data)
-        total = plan.snapshot.size_bytes + sum(segment.size_bytes for segment in plan.segments)
+        total = plan.snapshot.size_bytes + sum(each.length for each in plan.slices)
         self._progress(RestoreProgress(phase=phase, done_bytes=self._done_bytes, total_bytes=total))
+
+    def _damage_notices(self) -> tuple[str, ...]:
+        return tuple(
+            f"{key} is damaged ({why}); what it replaced is there still, and was used"
+            for key, why in self.reader.damaged_packs.items()
+        )
 
     def _outcome(self, plan: RestorePlan, output: Path, notices: tuple[str, ...]) -> RestoreOutcome:
         return RestoreOutcome(
@@ -248,7 +283,7 @@ class _Restore:
             downloaded_bytes=self.reader.got_bytes,
             requests={"list": self.reader.list_count, "get": self.reader.get_count},
             seconds=self._seconds,
-            notices=self._notices + notices,
+            notices=self._notices + self._damage_notices() + notices,
             undo=self._request.undo,
         )
 

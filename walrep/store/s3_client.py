@@ -11,9 +11,9 @@ import asyncio
 import base64
 import hashlib
 import ssl
-from collections.abc import Mapping
-from contextlib import AsyncExitStack
-from functools import cache
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache, partial
 from typing import Any, Protocol
 
 import walrep
@@ -56,11 +56,22 @@ class S3Api(Protocol):
 class S3Client:
     """A client, and what was learnt of its store."""
 
-    def __init__(self, api: S3Api, settings: S3Settings, endpoint: str) -> None:
+    def __init__(self, api: S3Api, settings: S3Settings, close: Callable[[], Awaitable[None]]) -> None:
         self.api = api
-        self.endpoint = endpoint
+        self.settings = settings
+        self.close = close
+        self.in_flight_count = 0
         self.deletes_batches = settings.provider.deletes_batches
         """Whether DeleteObjects is worth trying; false from the first time that the store says it has no such thing."""
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep it from being closed meanwhile."""
+        self.in_flight_count += 1
+        try:
+            yield
+        finally:
+            self.in_flight_count -= 1
 
 
 class S3Clients:
@@ -73,8 +84,8 @@ class S3Clients:
         self._defaults = defaults
         self._clock = clock
         self._clients: dict[S3Settings, S3Client] = {}
+        self._retired: list[S3Client] = []
         self._lock = asyncio.Lock()
-        self._stack = AsyncExitStack()
         self._is_closed = False
 
     def resolve(self, url: S3Url) -> S3Settings:
@@ -103,12 +114,31 @@ class S3Clients:
                     client = self._clients[settings] = await self._open(settings)
             return client
 
+    async def retire(self, client: S3Client) -> None:
+        """Have another client made in its place when next one is asked for.
+
+        A client reads the files of the AWS tools once. When the store does not accept what it found, somebody will
+        put it right there, and walrep has not to be started anew for that. Requests in flight are not disturbed.
+        """
+        async with self._lock:
+            if self._clients.get(client.settings) is client and not client.settings.access.access_key_id:
+                self._retired.append(self._clients.pop(client.settings))
+            await self._close_retired()
+
     async def aclose(self) -> None:
-        """Close all clients."""
+        """Close all clients; nobody uses one any more."""
         async with self._lock:
             self._is_closed = True
+            for client in (*self._clients.values(), *self._retired):
+                await client.close()
             self._clients.clear()
-            await self._stack.aclose()
+            self._retired.clear()
+
+    async def _close_retired(self) -> None:
+        idle = [client for client in self._retired if not client.in_flight_count]
+        self._retired = [client for client in self._retired if client.in_flight_count]
+        for client in idle:
+            await client.close()
 
     async def _open(self, settings: S3Settings) -> S3Client:
         import aioboto3  # noqa: PLC0415 - see the text of this module
@@ -126,11 +156,11 @@ class S3Clients:
         opening = session.client(
             "s3", endpoint_url=access.endpoint or None, verify=access.ca_file or None, config=_config(settings)
         )
-        api = await self._stack.enter_async_context(opening)
+        api = await opening.__aenter__()
         api.meta.events.register("before-call.s3", _do_not_redirect)
         api.meta.events.register("before-call.s3", _do_not_wait_with_little)
         api.meta.events.register("before-sign.s3.DeleteObjects", _add_content_md5)
-        return S3Client(api, settings, api.meta.endpoint_url)
+        return S3Client(api, settings, partial(opening.__aexit__, None, None, None))
 
 
 def _config(settings: S3Settings) -> object:

@@ -32,7 +32,7 @@ from walrep.errors import (
     WalrepError,
 )
 
-__all__ = ["S3Call", "class_row", "error_of_code", "http_status", "map_s3_error", "mapped"]
+__all__ = ["S3Call", "class_row", "concerns_credentials", "error_of_code", "http_status", "map_s3_error", "mapped"]
 
 
 class S3Call(msgspec.Struct, frozen=True):
@@ -162,6 +162,8 @@ _CODES: Mapping[_Row, str] = {
 }
 _CODE_ROWS = {code: row for row, codes in _CODES.items() for code in codes.split()}
 
+_ABOUT_CREDENTIALS = frozenset(row.message for row in (_BAD_KEY, _EXPIRED, _NO_KEYS))
+
 _STATUSES: Mapping[int, _Row] = {
     HTTPStatus.UNAUTHORIZED: _BAD_KEY,
     HTTPStatus.FORBIDDEN: _DENIED,
@@ -205,6 +207,11 @@ def class_row(kind: type[BaseException]) -> _Row | None:
     """Return the row of the nearest class that has one."""
     names = (f"{each.__module__}.{each.__qualname__}" for each in kind.__mro__)
     return next((_CLASS_ROWS[name] for name in names if name in _CLASS_ROWS), None)
+
+
+def concerns_credentials(error: WalrepError) -> bool:
+    """Tell whether it is the credentials that were refused, not what they allow: then others may be found."""
+    return error.message in _ABOUT_CREDENTIALS
 
 
 def error_of_code(code: str, message: str, call: S3Call) -> WalrepError:

@@ -6,14 +6,15 @@ It must not know what is asked for.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from walrep.clock import Clock
+from walrep.errors import AccessDenied
 from walrep.store.observe import RequestCounter, Verb
 from walrep.store.s3_client import S3Api, S3Client, S3Clients
-from walrep.store.s3_errors import S3Call, mapped
+from walrep.store.s3_errors import S3Call, concerns_credentials, mapped
 from walrep.store.s3_url import S3Url
 
 __all__ = ["S3Exchange", "S3Place", "do_each", "seconds_for"]
@@ -38,7 +39,7 @@ class S3Place:
     def __init__(self, url: S3Url, clients: S3Clients, clock: Clock, counter: RequestCounter) -> None:
         self.bucket = url.bucket
         self.root = f"{url.prefix}/" if url.prefix else ""
-        self.clock = clock
+        self._clock = clock
         self.counter = counter
         self._clients = clients
         self._settings = clients.resolve(url)
@@ -47,9 +48,17 @@ class S3Place:
         """Return the client, made when it is asked for first."""
         return await self._clients.get(self._settings)
 
-    def mapped(self, verb: str, key: str) -> AbstractContextManager[None]:
-        """Map what goes wrong in a request for a key relative to the place."""
-        return mapped(self.named(verb, key), self.clock)
+    @asynccontextmanager
+    async def asking(self, verb: str, key: str) -> AsyncIterator[S3Client]:
+        """Provide the client for a request for a key relative to the place, and map what goes wrong with it."""
+        client = await self.client()
+        try:
+            with client.in_use(), mapped(self.named(verb, key), self._clock):
+                yield client
+        except AccessDenied as error:
+            if concerns_credentials(error):
+                await self._clients.retire(client)
+            raise
 
     def named(self, verb: str, key: str) -> S3Call:
         """Return a request's name for messages."""
@@ -70,17 +79,12 @@ class S3Exchange:
             WalrepError: as the table of `walrep.store.s3_errors` has it.
 
         """
-        client = await self._place.client()
-        self.count(verb)
-        with self._place.mapped(verb, key):
+        async with self._place.asking(verb, key) as client:
+            if not self._is_first:
+                self._place.counter.request(verb)
+            self._is_first = False
             async with asyncio.timeout(seconds_for(size_bytes)):
                 return await request(client.api)
-
-    def count(self, verb: Verb) -> None:
-        """Count a request that is made."""
-        if not self._is_first:
-            self._place.counter.request(verb)
-        self._is_first = False
 
 
 async def do_each(items: Iterator[T], work: Callable[[T], Awaitable[None]], *, at_once: int) -> None:

@@ -34,7 +34,7 @@ class S3Settings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def shown_endpoint(self) -> str:
         """The endpoint, for messages."""
-        return self.access.endpoint or "AWS"
+        return self.access.endpoint or f"AWS {self.access.region}".rstrip()
 
 
 def resolve_settings(url: S3Access, environment: Mapping[str, str], defaults: S3Access | None = None) -> S3Settings:

@@ -144,7 +144,7 @@ class S3Uploads:
             await exchange.send(
                 "head", key, lambda api: api.head_object(Bucket=self._place.bucket, Key=self._place.root + key)
             )
-            raise PreconditionFailed("the object exists already", detail=key)
+            raise PreconditionFailed("the object exists already", detail=str(self._place.named("put", key)))
 
     async def _abort(self, exchange: S3Exchange, key: str, names: Mapping[str, str]) -> None:
         # What went wrong before is what the caller has to hear of.

@@ -19,12 +19,23 @@ from walrep.core.chunk import (
     Commit,
     chunk_frames,
     compress_pages,
+    decode_table,
     encode_table,
 )
-from walrep.core.container import BlockType, encode_block
+from walrep.core.container import BlockType, encode_block, read_block
 from walrep.core.history import Damage, History, SegmentEnds, build_history
-from walrep.core.names import REPLICA_KEY, SnapshotName, parse_segment_key, segment_key, snapshot_key
+from walrep.core.index import parse_index
+from walrep.core.links import covers
+from walrep.core.names import (
+    REPLICA_KEY,
+    SnapshotName,
+    parse_pack_key,
+    parse_segment_name,
+    segment_key,
+    snapshot_key,
+)
 from walrep.core.objects import (
+    PackFooter,
     ReplicaInfo,
     SegmentFooter,
     SegmentHeader,
@@ -33,8 +44,9 @@ from walrep.core.objects import (
     TimelineStart,
     Writer,
 )
+from walrep.core.pack import read_source
 from walrep.core.pages import page_hash
-from walrep.core.restore import Known, Needs, SnapshotEnds
+from walrep.core.records import Known, Needs, SnapshotEnds
 from walrep.core.segment import SegmentChunk, encode_segment_end, encode_segment_start, read_segment
 from walrep.core.snapshot import (
     encode_snapshot_end,
@@ -46,6 +58,7 @@ from walrep.core.snapshot import (
 from walrep.core.units import Checksum, Position, Seq, TimelineId, Txid, lock_byte_page, make_timeline_id
 from walrep.errors import CorruptObject, check
 from walrep.store.base import Store
+from walrep.testing.packs import make_pack
 
 __all__ = ["HistoryBuilder", "Image", "history_of", "image_bytes", "image_checksum", "image_pages", "known_of"]
 
@@ -83,33 +96,58 @@ def image_checksum(image: Image) -> int:
     return checksum
 
 
-def history_of(objects: Mapping[str, bytes], replica: str = "") -> History:
-    """Return the history of a replica given as its objects; a segment that does not parse is damaged."""
+def history_of(objects: Mapping[str, bytes], replica: str = "", *, skip_replaced: bool = False) -> History:
+    """Return the history of a replica given as its objects; a segment or pack that does not parse is damaged.
+
+    With `skip_replaced`, segments in the range of a readable pack are left unread, as the product does.
+    """
     ends: dict[str, SegmentEnds | Damage] = {}
-    for key, data in objects.items():
-        if parse_segment_key(key) is not None:
-            try:
-                items = list(read_segment(io.BytesIO(data).read))
-            except CorruptObject as error:
-                ends[key] = Damage(str(error))
-                continue
-            header, footer = items[0], items[-1]
-            check(isinstance(header, SegmentHeader) and isinstance(footer, SegmentFooter), "a parsed segment has ends")
-            ends[key] = SegmentEnds(cast("SegmentHeader", header), cast("SegmentFooter", footer))
-    return build_history({key: len(data) for key, data in objects.items()}, ends, replica)
+    packs: dict[str, PackFooter | Damage] = {}
+    for key, data in sorted(objects.items()):
+        name = parse_segment_name(key)
+        if name is None and parse_pack_key(key) is None:
+            continue
+        whole = [
+            pack for key, found in packs.items() if isinstance(found, PackFooter) and (pack := parse_pack_key(key))
+        ]
+        if name is not None and skip_replaced and any(covers(pack, name) for pack in whole):
+            continue
+        try:
+            header, *_middle, footer = read_source(io.BytesIO(data).read)
+        except CorruptObject as error:
+            (packs if name is None else ends)[key] = Damage(str(error))
+            continue
+        if isinstance(footer, PackFooter):
+            packs[key] = footer
+        elif isinstance(header, SegmentHeader) and isinstance(footer, SegmentFooter):
+            ends[key] = SegmentEnds(header, footer)
+    return build_history({key: len(data) for key, data in objects.items()}, ends, replica, packs)
 
 
-def known_of(objects: Mapping[str, bytes], needs: Needs) -> Known:
-    """Return what a plan asked for, from a replica given as its objects."""
-    commits: dict[str, list[Commit]] = {}
-    for segment in needs.segments:
-        items = read_segment(io.BytesIO(objects[segment.key]).read)
-        commits[segment.key] = [c for item in items if isinstance(item, SegmentChunk) for c in item.table.commits]
+def known_of(objects: Mapping[str, bytes], needs: Needs, known: Known | None = None) -> Known:
+    """Return what is known and what a plan asked for, from a replica given as its objects."""
+    before = known or Known()
+    commits = {each.key: _commits_in(objects[each.key]) for each in needs.segments}
     snapshots = {}
     for snapshot in needs.snapshots:
         parts = list(read_snapshot(io.BytesIO(objects[snapshot.key]).read))
         snapshots[snapshot.key] = SnapshotEnds(cast("SnapshotHeader", parts[0]), cast("SnapshotFooter", parts[-1]))
-    return Known(commits=commits, snapshots=snapshots)
+    indexes = {
+        each.key: parse_index(io.BytesIO(objects[each.key][each.footer.index_offset :]).read, each.footer)
+        for each in needs.packs
+    }
+    chunks = {}
+    for chunk in needs.chunks:
+        block = objects[chunk.pack.key][chunk.offset : chunk.offset + chunk.block_bytes]
+        head = read_block(io.BytesIO(block).read, chunk.offset).head
+        table = decode_table(head, page_size=chunk.pack.header.page_size, offset=chunk.offset)
+        chunks[chunk.pack.key, chunk.number] = table.commits
+    return before.joined(Known(commits=commits, snapshots=snapshots, indexes=indexes, chunks=chunks))
+
+
+def _commits_in(segment: bytes) -> list[Commit]:
+    items = read_segment(io.BytesIO(segment).read)
+    return [commit for item in items if isinstance(item, SegmentChunk) for commit in item.table.commits]
 
 
 class HistoryBuilder:
@@ -131,6 +169,7 @@ class HistoryBuilder:
         self.page_count = 0
         self.image: dict[int, bytes] = {}
         self._number = 0
+        self._segments: dict[TimelineId, list[str]] = {}
         self._frames: list[_Frame] = []
         self._sealed_image: dict[int, bytes] = {}
         self._sealed = (0, 0, 0)
@@ -211,6 +250,19 @@ class HistoryBuilder:
         self.objects[key] = data + encode_snapshot_end(footer, len(data))
         return key
 
+    def pack(self, keys: Sequence[str], *, keep: bool = False) -> str:
+        """Write a pack of these segments and packs, in order, and remove them unless `keep`; return its key."""
+        key, data = make_pack(self.objects, keys)
+        for replaced in () if keep else keys:
+            del self.objects[replaced]
+        self.objects[key] = data
+        return key
+
+    def packable(self, timeline: TimelineId | None = None) -> list[str]:
+        """Return the segments with transactions, of one timeline (None: the current one), in order."""
+        name = timeline or self.timeline
+        return [key for key in self._segments.get(name, ()) if key in self.objects]
+
     async def store_in(self, store: Store) -> None:
         """Put every object into a store."""
         for key, data in self.objects.items():
@@ -258,6 +310,8 @@ class HistoryBuilder:
             frame_count=len(self._frames),
         )
         key = segment_key(self.seq)
+        if start is None and commits:
+            self._segments.setdefault(self.timeline, []).append(key)
         self.objects[key] = data + encode_segment_end(footer, len(data))
         self._frames.clear()
         self._seal_header_state()

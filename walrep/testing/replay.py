@@ -12,9 +12,10 @@ from pathlib import Path
 import msgspec
 
 from walrep.core.chunk import FLAG_COMMIT, FLAG_REFERENCE, Commit, decode_pages
-from walrep.core.objects import SegmentHeader, SnapshotFooter, SnapshotHeader
+from walrep.core.objects import PackHeader, SegmentHeader, SnapshotFooter, SnapshotHeader
+from walrep.core.pack import read_source
 from walrep.core.pages import page_hash
-from walrep.core.segment import SegmentChunk, read_segment
+from walrep.core.segment import SegmentChunk
 from walrep.core.snapshot import SnapshotPages, read_snapshot
 from walrep.errors import RestoreMismatch
 
@@ -46,18 +47,21 @@ class ReplayedState(msgspec.Struct):
 
 
 def list_timelines(root: Path) -> dict[str, list[Path]]:
-    """Return the segments of each timeline in a folder store, in order."""
-    timelines: dict[str, list[Path]] = {}
-    for path in sorted((root / "segments").iterdir()):
+    """Return the segments and packs of each timeline in a folder store, by first transaction, large ones first."""
+    found: dict[str, list[tuple[tuple[int, int], Path]]] = {}
+    for path in sorted([*(root / "segments").glob("*"), *(root / "packs").glob("*/*")]):
         with path.open("rb") as file:
-            header = next(read_segment(file.read))
-        if isinstance(header, SegmentHeader):
-            timelines.setdefault(header.timeline, []).append(path)
-    return timelines
+            header = next(read_source(file.read))
+        if isinstance(header, SegmentHeader | PackHeader):
+            place = (int(header.txid_before), -1 << 62 if _opens(header) else -path.stat().st_size)
+            found.setdefault(header.timeline, []).append((place, path))
+    return {timeline: [path for _place, path in sorted(found[timeline])] for timeline in sorted(found)}
 
 
 def replay(root: Path, timeline: str, *, after: Callable[[ReplayedState], None] | None = None) -> ReplayedState:
     """Rebuild a timeline of a folder store from its base to its end; `after` is called at the base and every commit.
+
+    What a pack held already is passed over.
 
     Raises:
         RestoreMismatch: a checksum differs, or objects do not continue one another.
@@ -67,12 +71,14 @@ def replay(root: Path, timeline: str, *, after: Callable[[ReplayedState], None] 
     state = _read_base(bases[0])
     if after:
         after(state)
+    packed_txid = 0
     for path in list_timelines(root)[timeline]:
-        for commit in _apply_segment(path, state):
+        for commit in _apply(path, state, packed_txid):
             if state.rolling != commit.checksum:
                 raise RestoreMismatch(f"checksum at transaction {state.txid} in {path.name}")
             if after:
                 after(state)
+        packed_txid = state.txid if path.parent.name == timeline else packed_txid
     if state.rolling != state.checksum():
         raise RestoreMismatch("the pages do not have the rolling checksum")
     return state
@@ -97,12 +103,22 @@ def _read_base(path: Path) -> ReplayedState:
     return state
 
 
-def _apply_segment(path: Path, state: ReplayedState) -> Iterator[Commit]:
+def _opens(header: SegmentHeader | PackHeader) -> bool:
+    return isinstance(header, SegmentHeader) and header.start is not None
+
+
+def _apply(path: Path, state: ReplayedState, packed_txid: int) -> Iterator[Commit]:
+    """Apply an object, unless a pack up to that transaction held it already."""
     with path.open("rb") as file:
-        for item in read_segment(file.read):
-            if isinstance(item, SegmentHeader):
-                expected = (state.txid, state.rolling, state.page_count)
-                if item.start is None and (item.txid_before, item.checksum_before, item.pages_before) != expected:
+        for item in read_source(file.read):
+            if isinstance(item, SegmentHeader | PackHeader) and not _opens(item):
+                if item.txid_before < packed_txid:
+                    return
+                if (item.txid_before, item.checksum_before, item.pages_before) != (
+                    state.txid,
+                    state.rolling,
+                    state.page_count,
+                ):
                     raise RestoreMismatch(f"{path.name} does not continue transaction {state.txid}")
             elif isinstance(item, SegmentChunk):
                 yield from _apply_chunk(item, state)
