@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import platform
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, tzinfo
@@ -21,11 +22,13 @@ import zstandard
 
 import walrep
 from walrep.clock import Clock, SystemClock
+from walrep.core.compaction import CompactionPlan, CompactionPolicy
 from walrep.core.events import Report
 from walrep.core.history import History
 from walrep.core.units import parse_bookmark
 from walrep.disk.atomic import map_os_errors
 from walrep.engine import inspect
+from walrep.engine.compactor import Compacted, Compactor
 from walrep.engine.detach import DetachOutcome, detach as run_detach
 from walrep.engine.fetch import read_history
 from walrep.engine.inspect import DumpRecord
@@ -50,12 +53,14 @@ from walrep.store.url import FileUrl, StoreUrl
 
 __all__ = [
     "Stores",
+    "compact",
     "detach",
     "dump_file",
     "dump_object",
     "is_replica",
     "local_zone",
     "open_stores",
+    "plan_compaction",
     "read_replica",
     "replicate",
     "restore",
@@ -142,6 +147,18 @@ async def read_replica(url: StoreUrl, *, clock: Clock, environment: Mapping[str,
     """Return what the replica holds."""
     async with _opened(url, clock, environment) as (store, runner):
         return await read_history(store, runner)
+
+
+async def plan_compaction(url: StoreUrl, *, clock: Clock, environment: Mapping[str, str]) -> CompactionPlan:
+    """Return what there is to pack and to delete, as far as can be told without reading packs back."""
+    async with _compactor(url, clock, environment) as compactor:
+        return compactor.plan(None)
+
+
+async def compact(url: StoreUrl, *, clock: Clock, environment: Mapping[str, str]) -> Compacted:
+    """Pack what there is to pack and delete what was replaced; see `walrep.engine.compactor` for what it raises."""
+    async with _compactor(url, clock, environment) as compactor:
+        return await compactor.run(None)
 
 
 async def dump_object(
@@ -232,6 +249,19 @@ async def open_stores(
 
 
 @asynccontextmanager
+async def _compactor(url: StoreUrl, clock: Clock, environment: Mapping[str, str]) -> AsyncIterator[Compactor]:
+    """Make a compactor that knows what the replica holds, with nothing of it at hand."""
+    with tempfile.TemporaryDirectory(prefix="walrep-compact-") as folder:
+        cache, work = _make_folders(Path(folder), "cache", "work")
+        async with _opened(url, clock, environment) as (store, runner):
+            compactor = Compactor(
+                store, (cache, work), clock=clock, runner=runner, writer=new_writer(), policy=CompactionPolicy()
+            )
+            compactor.load(await read_history(store, runner))
+            yield compactor
+
+
+@asynccontextmanager
 async def _opened(
     url: StoreUrl, clock: Clock, environment: Mapping[str, str]
 ) -> AsyncIterator[tuple[Store, ThreadRunner]]:
@@ -246,6 +276,13 @@ async def _opened(
                 await store.aclose()
     finally:
         runner.close()
+
+
+def _make_folders(parent: Path, *names: str) -> tuple[Path, ...]:
+    folders = tuple(parent / name for name in names)
+    for folder in folders:
+        folder.mkdir()
+    return folders
 
 
 def _zone_name(local_time: Path) -> str | None:

@@ -17,6 +17,7 @@ import msgspec
 from tests.engine.shipment import RecordedFaults
 from walrep.clock import SystemClock
 from walrep.core.backoff import BackoffPolicy
+from walrep.core.compaction import CompactionPolicy
 from walrep.core.events import Event, Flushed, SnapshotWritten
 from walrep.core.flush import FlushPolicy
 from walrep.core.objects import Writer
@@ -121,6 +122,7 @@ class Protection:
         self.kind: type[MemoryStore] = MemoryStore
         self.host = "host"
         self.rival_check_s = 900.0
+        self.compaction = CompactionPolicy()
         self._changed = asyncio.Event()
         self._stop = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -140,7 +142,10 @@ class Protection:
         self._loop = asyncio.get_running_loop()
         stop = self._stop = asyncio.Event()
         settings = ReplicateSettings(
-            databases=(self.settings,), shutdown_deadline_s=self.deadline_s, rival_check_s=self.rival_check_s
+            databases=(self.settings,),
+            shutdown_deadline_s=self.deadline_s,
+            rival_check_s=self.rival_check_s,
+            compaction=self.compaction,
         )
         supervisor = Supervisor(
             settings, open_store=self._open, clock=self.clock, report=self._report, new_writer=self._new_writer

@@ -12,6 +12,7 @@ from typing import Any
 
 from tests.disk.spooling import SpoolRig, mark_after
 from walrep.core.checkpoint import CapturePolicy
+from walrep.core.compaction import CompactionPolicy
 from walrep.core.events import Event
 from walrep.core.flush import FlushPolicy
 from walrep.core.objects import Writer
@@ -58,6 +59,7 @@ class RecordedFaults:
         self.calls: list[Call] = []
         self.down: WalrepError | None = None
         self.faults = list(faults)
+        self.denied: dict[str, WalrepError] = {}
 
     def fault_for(self, call: Call) -> Fault | None:
         """Return what strikes this call."""
@@ -65,6 +67,9 @@ class RecordedFaults:
         down = self.down
         if down is not None:
             return Fault(error=lambda: down)
+        refused = self.denied.get(call.verb)
+        if refused is not None:
+            return Fault(error=lambda: refused)
         for fault in self.faults:
             if fault.verb in (None, call.verb) and call.number == fault.number:
                 return fault
@@ -114,6 +119,7 @@ class Shipment:
             mountinfo="",
             new_writer=lambda: Writer(nonce="0"),
             rival_check_s=900.0,
+            compaction=CompactionPolicy(),
         )
         self.failures: list[Exception] = []
         self._frames = 0

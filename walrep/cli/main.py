@@ -20,6 +20,7 @@ import uvloop
 
 from walrep import app
 from walrep.cli.command import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_USAGE, Group
+from walrep.cli.compact import compact
 from walrep.cli.detach import detach
 from walrep.cli.dump import dump
 from walrep.cli.list import list_replica
@@ -40,7 +41,7 @@ def commands() -> None:
     """Protect SQLite databases: ship every committed transaction, restore any of them."""
 
 
-for _command in (replicate, restore, list_replica, dump, detach, version):
+for _command in (replicate, restore, list_replica, dump, compact, detach, version):
     commands.add_command(_command)
 
 

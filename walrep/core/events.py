@@ -17,6 +17,8 @@ __all__ = [
     "Event",
     "Failed",
     "Flushed",
+    "Packed",
+    "Removed",
     "Report",
     "Resumed",
     "RetryScheduled",
@@ -79,6 +81,21 @@ class Flushed(Event, frozen=True, kw_only=True, tag="flushed"):
     object_bytes: int
     lag_s: float
     reason: str
+
+
+class Packed(Event, frozen=True, kw_only=True, tag="packed"):
+    """A pack is durable; `downloaded_bytes` is what was missing locally of what it was made of."""
+
+    key: str
+    object_bytes: int
+    downloaded_bytes: int
+    reason: str
+
+
+class Removed(Event, frozen=True, kw_only=True, tag="removed"):
+    """Objects were deleted that packs hold."""
+
+    objects: int
 
 
 class StoreBack(Event, frozen=True, kw_only=True, tag="store-back"):

@@ -97,6 +97,11 @@ class Spool:
     # -- reading ----------------------------------------------------------------------------------------------------
 
     @property
+    def cache(self) -> Path:
+        """The folder of durable segments that are kept."""
+        return self._cache
+
+    @property
     def pending_bytes(self) -> int:
         """Bytes of the open segment."""
         return self._journal.size_bytes

@@ -11,6 +11,7 @@ import msgspec
 
 from walrep.clock import Clock
 from walrep.core.checkpoint import CapturePolicy
+from walrep.core.compaction import CompactionPolicy
 from walrep.core.events import Report
 from walrep.core.objects import Writer
 from walrep.engine.captures import CaptureThread
@@ -76,4 +77,5 @@ class EngineParts(msgspec.Struct, frozen=True, kw_only=True):
     mountinfo: str
     new_writer: Callable[[], Writer]
     rival_check_s: float
+    compaction: CompactionPolicy
     queue_bytes_max: int = 16 << 20

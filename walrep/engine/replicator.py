@@ -18,6 +18,7 @@ from walrep.disk.spool import Recovered, Spool
 from walrep.disk.state import StateDirectory
 from walrep.engine.admission import Admission
 from walrep.engine.attach import Attacher
+from walrep.engine.compaction import CompactionLoop
 from walrep.engine.outage import Outage
 from walrep.engine.parts import EngineParts
 from walrep.engine.settings import DatabaseSettings
@@ -89,16 +90,18 @@ class Replicator:
             spool = await admission.open_spool(directory)
             try:
                 shipper = Shipper(self._parts, self._settings, opened, spool, admission, outage)
-                await self._replicate(shipper, spool, stop)
+                compaction = CompactionLoop(self._parts, self._settings, opened.store, spool, shipper)
+                await self._replicate(shipper, spool, compaction, stop)
             finally:
                 await asyncio.wrap_future(self._parts.worker.submit(spool.close))
         finally:
             await opened.store.aclose()
             directory.close()
 
-    async def _replicate(self, shipper: Shipper, spool: Spool, stop: asyncio.Event) -> None:
+    async def _replicate(self, shipper: Shipper, spool: Spool, compaction: CompactionLoop, stop: asyncio.Event) -> None:
         async with asyncio.TaskGroup() as group:
             loops = [group.create_task(shipper.upload_loop()), group.create_task(shipper.seal_loop())]
+            loops.append(group.create_task(compaction.run()))
             loops.append(group.create_task(self._quit_on_stop(stop)))
             loops.append(group.create_task(self._quit_on_request(spool.directory.path / DETACH_REQUEST)))
             await self._timelines(shipper, spool)

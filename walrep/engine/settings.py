@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 
+from walrep.core.compaction import CompactionPolicy
 from walrep.core.flush import FlushPolicy
 from walrep.store.s3_url import S3Access
 from walrep.store.url import StoreUrl
@@ -51,6 +52,7 @@ class ReplicateSettings(msgspec.Struct, frozen=True, kw_only=True):
     shutdown_deadline_s: float = 30.0
     rival_check_s: float = 15 * 60.0
     s3: S3Access = S3Access()
+    compaction: CompactionPolicy = CompactionPolicy()
 
 
 def default_state_dir(path: Path) -> Path:

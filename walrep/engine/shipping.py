@@ -61,6 +61,10 @@ class Shipper:
         self.durable: Position | None = None
         self.spooler: Spooler | None = None
         """Set while a timeline is being captured."""
+        self.admitted = asyncio.Event()
+        """Set when uploads are allowed."""
+        self.stored: Callable[[str, SegmentHeader, SegmentFooter, int], None] | None = None
+        """Called with key, ends and size of every segment that was stored."""
         self._parts = parts
         self._settings = settings
         self._store = opened.store
@@ -130,6 +134,7 @@ class Shipper:
     async def upload_loop(self) -> None:
         """Upload what is queued, in order, for ever; first be admitted."""
         await self._gate.admit(self._spool)
+        self.admitted.set()
         while True:
             while self._items:
                 await self._upload(self._items[0])
@@ -139,6 +144,16 @@ class Shipper:
             self._drained.set()
             self._item_added.clear()
             await self._item_added.wait()
+
+    def pending_ms(self) -> int | None:
+        """Return when the oldest commit was seen that is not stored yet, on the wall clock; None if all are."""
+        if self._items:
+            return 0
+        oldest_s = self.spooler.pending().oldest_s if self.spooler else None
+        if oldest_s is None:
+            return None
+        clock = self._parts.clock
+        return clock.now_ms() - int((clock.monotonic_s() - oldest_s) * 1000)
 
     def _plan(self) -> FlushPlan:
         spooler = self.spooler
@@ -163,6 +178,8 @@ class Shipper:
             await self._put_segment(item, header)
             self.durable = Position(header.timeline, footer.txid_after, Checksum(footer.checksum_after))
             self._report_flush(item, header, footer)
+            if self.stored is not None:
+                self.stored(segment_key(item.seq, self._spool.state.segment_nonce()), header, footer, item.size_bytes)
             await self._gate.look_for_rivals(self._spool.state, header.seq)
         limit = self._settings.spool.cache_bytes_max
         await self.on_worker(lambda: self._spool.keep(item, cache_bytes_max=limit))

@@ -74,6 +74,7 @@ class Supervisor:
             mountinfo=_mountinfo(),
             new_writer=self._new_writer,
             rival_check_s=self._settings.rival_check_s,
+            compaction=self._settings.compaction,
         )
         try:
             async with asyncio.TaskGroup() as group:

@@ -1,0 +1,329 @@
+"""The forecast of walrep and of simple strategies, against sums by hand, and against what retention really keeps."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+import pytest
+from hypothesis import given, strategies as st
+
+from tests.core.holdings import DAY, HOUR, T0, without
+from walrep.core.flush import FlushPolicy
+from walrep.core.forecast import (
+    PackTiers,
+    WalrepSettings,
+    forecast_all,
+    forecast_daily_snapshot,
+    forecast_object_per_change,
+    forecast_walrep,
+)
+from walrep.core.holding import Holding, Log, Snapshot
+from walrep.core.retention import RetentionPolicy, plan_retention
+from walrep.core.units import Seq, TimelineId, Txid
+from walrep.core.workload import Flow, Forecast, Requests, Workload, distinct_pages, put_requests
+from walrep.errors import UsageError
+
+DEFAULT = WalrepSettings()
+PAGES = 10_000
+BUSY = Workload(transactions_per_s=1.0, changed_bytes=100.0, pages=1.0, database_bytes=PAGES * 4096, encoded_ratio=1.0)
+WORKLOADS = st.builds(
+    Workload,
+    transactions_per_s=st.floats(0, 5000),
+    changed_bytes=st.floats(1, 100_000),
+    pages=st.floats(1, 20),
+    active_hours=st.floats(0, 24),
+    database_bytes=st.integers(4096, 10**12),
+)
+SETTINGS = st.builds(
+    WalrepSettings,
+    flush=st.builds(FlushPolicy, rpo_s=st.floats(0.1, 3600)),
+    retention=st.builds(RetentionPolicy, window_s=st.floats(0, 1e8), monthly=st.integers(0, 12)),
+    base_only=st.booleans(),
+    creates_only=st.booleans(),
+)
+
+
+def slower(workload: Workload, per_day: float) -> Workload:
+    return msgspec.structs.replace(workload, transactions_per_s=per_day / 86_400)
+
+
+def flow(forecast: Forecast, what: str) -> Flow:
+    return next(each for each in forecast.flows if each.what == what)
+
+
+def test_a_database_that_is_written_every_second() -> None:
+    """8,640 segments of 10 transactions, 96 packs of 90 segments, 1 of 96 packs, 1 snapshot: each day."""
+    forecast = forecast_walrep(BUSY, DEFAULT)
+    segment_bytes, chunk_bytes = 560 + 10 * 100, 86_400 * 100 + 8640 * (560 - 465 + 15)
+    sizes = {each.what: (each.created_count / 30, each.object_bytes) for each in forecast.flows if each.created_count}
+    assert sizes == {
+        "segments": (8640, segment_bytes),
+        "short packs": (96, chunk_bytes / 96 + 800),
+        "day packs": (1, chunk_bytes + 800),
+        "full snapshots": (1, PAGES * 4096 * 0.401 + 600),
+    }
+    assert forecast.created_count == forecast.deleted_count == 30 * (8640 + 96 + 1 + 1)
+    assert forecast.live_midnight_count == 31 + 33 + 2
+    assert forecast.live_peak_count == 32 + 34 + 2 + 96 + 90 + 60
+    parts = 96 + 2  # the day pack has 9.6 MB and is read in parts of 8 MiB
+    assert forecast.requests == Requests(put=forecast.created_count, get=30 * parts, head=0, list=0, delete=30 * 98)
+    daily_bytes = 8640 * segment_bytes + 2 * chunk_bytes + 97 * 800 + PAGES * 4096 * 0.401 + 600
+    assert forecast.upload_bytes == pytest.approx(30 * daily_bytes)
+    assert forecast.download_bytes == pytest.approx(30 * (2 * chunk_bytes + 97 * 800))
+    assert forecast.live_bytes == pytest.approx(31 * (chunk_bytes + 800) + 33 * (PAGES * 4096 * 0.401 + 600) + 1000)
+    assert forecast.restorable == "every transaction of 30 days, at most 10 s behind"
+
+
+def test_sizes_by_hand() -> None:
+    """Transactions of 128 pages have more chunks than segments; snapshots of 40 MB have three parts."""
+    workload = Workload(
+        transactions_per_s=0.1,
+        changed_bytes=1000.0,
+        pages=128.0,
+        page_size=512,
+        database_bytes=100_000_000,
+        encoded_ratio=1.5,
+        zstd_ratio=0.4,
+    )
+    forecast = forecast_walrep(workload, DEFAULT)
+    chunk_bytes = 8640 * (1500 + 95) + 2 * 8640 * 15
+    sizes = {each.what: each.object_bytes for each in forecast.flows if each.live_peak_count}
+    assert sizes == pytest.approx(
+        {
+            "segments": 560 + 1500,
+            "short packs": chunk_bytes / 96 + 800,
+            "day packs": chunk_bytes + 800,
+            "full snapshots": 40_000_600,
+            "replica object and opening": 500,
+        }
+    )
+    assert forecast.requests.put - forecast.created_count == 30 * 4
+
+
+def test_where_a_head_is_believed_nothing_is_downloaded() -> None:
+    forecast = forecast_walrep(BUSY, WalrepSettings(read_back=False))
+    assert (forecast.requests.get, forecast.requests.head, forecast.download_bytes) == (0, 30 * 97, 0)
+
+
+def test_what_is_never_written_costs_nothing() -> None:
+    forecast = forecast_walrep(slower(BUSY, 0), DEFAULT)
+    assert forecast.requests == Requests(put=0, get=0, head=0, list=0, delete=0)
+    assert (forecast.live_midnight_count, forecast.live_peak_count) == (3, 3)
+    assert forecast.upload_bytes == 0
+
+
+@pytest.mark.parametrize(("rpo_s", "segments"), [(1.0, 86_400), (10.0, 8640), (60.0, 1440), (3600.0, 24)])
+def test_the_rpo_is_the_cost_knob(rpo_s: float, segments: int) -> None:
+    forecast = forecast_walrep(BUSY, WalrepSettings(flush=FlushPolicy(rpo_s=rpo_s)))
+    assert flow(forecast, "segments").created_count == pytest.approx(30 * segments)
+
+
+@pytest.mark.parametrize(
+    ("per_day", "made", "live", "waiting"),
+    [
+        (0.5, {"segments": 0.5}, 0.5, 0.5),
+        (1, {"segments": 1}, 1, 1),
+        (1.75, {"segments": 1.75, "day packs": 0.75}, 1, 1 + 1.5),
+        (2, {"segments": 2, "day packs": 1}, 1, 1 + 2),
+        (96, {"segments": 96, "day packs": 1}, 1, 1 + 96),
+        (100, {"segments": 100, "short packs": 4, "day packs": 1}, 1, 1 + 4 + 92 + 100 / 96 * 5 / 3),
+        (144, {"segments": 144, "short packs": 48, "day packs": 1}, 1, 1 + 48 + 48 + 1.5 * 5 / 3),
+        (192, {"segments": 192, "short packs": 96, "day packs": 1}, 1, 1 + 96 + 2 * 5 / 3),
+    ],
+)
+def test_what_would_replace_nothing_is_not_packed(
+    per_day: float, made: dict[str, float], live: float, waiting: float
+) -> None:
+    """As `walrep.core.compaction` does it with evenly spread segments: 4 and 48 short packs of 100 and 144 segments."""
+    forecast = forecast_walrep(slower(BUSY, per_day), DEFAULT)
+    logs = [each for each in forecast.flows if each.what in {"segments", "short packs", "day packs"}]
+    assert {each.what: each.created_count / 30 for each in logs} == pytest.approx(made)
+    assert {each.what: each.deleted_count / 30 for each in logs} == pytest.approx(made)
+    assert sum(each.live_midnight_count for each in logs) == pytest.approx(31 * live)
+    assert sum(each.live_peak_count for each in logs) == pytest.approx(31 * live + waiting)
+
+
+def test_segments_and_day_packs_have_a_limit() -> None:
+    """1.2 GB a second of random bytes, for an hour: segments of 64 MiB, and packs of three that nothing can join."""
+    blobs = Workload(transactions_per_s=100.0, changed_bytes=12e6, active_hours=1.0, encoded_ratio=1.0)
+    segment_bytes = 64 << 20
+    forecast = forecast_walrep(blobs, DEFAULT)
+    assert flow(forecast, "segments").created_count == pytest.approx(30 * 100 * 12e6 * 3600 / segment_bytes)
+    assert flow(forecast, "segments").object_bytes == pytest.approx(segment_bytes + 560)
+    assert [each.what for each in forecast.flows if "packs" in each.what] == ["short packs"]
+    packs = math.ceil(100 * 12e6 * 3600 / segment_bytes / 3)
+    assert flow(forecast, "short packs").created_count == 30 * packs
+    assert flow(forecast, "short packs").live_midnight_count == 31 * packs
+
+
+def test_day_packs_hold_as_many_short_ones_as_fit() -> None:
+    settings = WalrepSettings(tiers=PackTiers(pack_bytes_max=500_000))
+    short_bytes = flow(forecast_walrep(BUSY, DEFAULT), "short packs").object_bytes - 800
+    assert short_bytes == 99_900
+    assert flow(forecast_walrep(BUSY, settings), "day packs").created_count == 30 * 20  # of 5 each, but for the last
+
+
+def test_a_week_of_differentials() -> None:
+    """1,000 pages a day are touched: after six days 45 % of the database, which is below half of it."""
+    forecast = forecast_walrep(slower(BUSY, 1000), DEFAULT)
+    full, differential = flow(forecast, "full snapshots"), flow(forecast, "differential snapshots")
+    assert full.created_count == pytest.approx(30 / 7)
+    assert differential.created_count == pytest.approx(30 * 6 / 7)
+    assert full.live_midnight_count + differential.live_midnight_count == pytest.approx(33)
+    touched = [10_000 * (1 - 2.718281828459045 ** (-0.1 * day)) for day in range(1, 7)]
+    assert differential.object_bytes == pytest.approx(sum(touched) / 6 * 4096 * 0.401 + 600)
+    assert touched[-1] < 5000
+
+
+def test_a_differential_of_more_than_half_is_a_full_one() -> None:
+    """2,000 pages a day: 18 %, 33 %, 45 %, and then a full one."""
+    forecast = forecast_walrep(slower(BUSY, 2000), DEFAULT)
+    assert flow(forecast, "full snapshots").created_count == pytest.approx(30 / 4)
+    assert flow(forecast, "differential snapshots").created_count == pytest.approx(30 * 3 / 4)
+
+
+def test_with_a_base_only_nothing_expires() -> None:
+    forecast = forecast_walrep(BUSY, WalrepSettings(base_only=True))
+    assert forecast.created_count - forecast.deleted_count == 30
+    assert forecast.live_midnight_count == forecast.live_peak_count - 96 - 150 == 30 + 1 + 2
+    assert forecast.requests.delete == 30 * 97
+    assert any("nothing expires" in note for note in forecast.notes)
+
+
+def test_calendar_points_stay() -> None:
+    monthly = WalrepSettings(retention=RetentionPolicy(daily=1, weekly=2, monthly=3, yearly=4))
+    more = forecast_walrep(BUSY, monthly).live_midnight_count - forecast_walrep(BUSY, DEFAULT).live_midnight_count
+    assert more == 10
+    quiet = slower(BUSY, 1000)
+    more = forecast_walrep(quiet, monthly).live_midnight_count - forecast_walrep(quiet, DEFAULT).live_midnight_count
+    assert more == pytest.approx(10 * (2 - 1 / 7))
+    sizes = [
+        flow(forecast_walrep(quiet, monthly), f"{kind} snapshots") for kind in ("full", "differential", "calendar")
+    ]
+    full, differential, calendar = (each.object_bytes - 600 for each in sizes)
+    assert 10 * (full + differential * 6 / 7) == pytest.approx(sizes[2].live_midnight_count * calendar)
+
+
+@pytest.mark.parametrize(("per_day", "looks"), [(0, 0), (10, 10), (86_400, 96)])
+def test_a_store_without_create_only_put_is_looked_at_while_there_are_segments(per_day: float, looks: int) -> None:
+    forecast = forecast_walrep(slower(BUSY, per_day), WalrepSettings(creates_only=False))
+    assert forecast.requests.list == pytest.approx(30 * looks)
+
+
+@pytest.mark.parametrize(("first", "last", "logs"), [(0, 24, 31), (9, 17, 30)])
+def test_live_objects_are_those_that_retention_keeps(first: int, last: int, logs: int) -> None:
+    """Ninety nights: a day's pack, a snapshot, a deletion. The forecast is an upper bound, and at most one too high."""
+    policy = RetentionPolicy()
+    holding = Holding(snapshots=[], logs=[])
+    base = ""
+    counts: list[tuple[int, int]] = []
+    for day in range(90):
+        midnight_ms = T0 + (day + 1) * DAY
+        pack = Log(
+            key=f"pack-{day:02d}",
+            timeline=TimelineId("00001-aaaaaaaa"),
+            first_txid=Txid(100 * day + 1),
+            last_txid=Txid(100 * day + 100),
+            first_seen_ms=midnight_ms - DAY + first * HOUR,
+            last_seen_ms=midnight_ms - DAY + last * HOUR - 10_000,
+            first_seq=Seq(day + 1),
+            last_seq=Seq(day + 1),
+        )
+        snapshot = Snapshot(
+            key=f"snapshot-{day:02d}",
+            timeline=pack.timeline,
+            txid=pack.last_txid,
+            seen_ms=midnight_ms,
+            seq=pack.last_seq,
+            kind="differential" if day % 7 else "full",
+            base_key=base if day % 7 else "",
+        )
+        base = base if day % 7 else snapshot.key
+        holding = Holding(snapshots=[*holding.snapshots, snapshot], logs=[*holding.logs, pack])
+        holding = without(holding, plan_retention(holding, policy, midnight_ms + 60_000).deletions)
+        counts.append((len(holding.logs), len(holding.snapshots)))
+    workload = Workload(transactions_per_s=0.01, active_hours=last - first, database_bytes=1_000_000_000)
+    forecast = forecast_walrep(workload, DEFAULT)
+    snapshots = sum(each.live_midnight_count for each in forecast.flows if "snapshots" in each.what)
+    assert {count for count, _snapshots in counts[40:]} == {logs}
+    assert (
+        flow(forecast, "day packs").live_midnight_count - 1 <= logs <= flow(forecast, "day packs").live_midnight_count
+    )
+    assert max(count for _logs, count in counts[40:]) == logs + 2
+    assert snapshots - 1 <= logs + 2 <= snapshots
+
+
+def test_a_daily_snapshot() -> None:
+    forecast = forecast_daily_snapshot(BUSY, 30)
+    assert (forecast.created_count, forecast.deleted_count, forecast.live_midnight_count) == (30, 30, 30)
+    assert forecast.upload_bytes == forecast.live_bytes == pytest.approx(30 * PAGES * 4096 * 0.401)
+
+
+def test_an_object_for_every_change() -> None:
+    forecast = forecast_object_per_change(slower(BUSY, 1000), 7, poll_s=10)
+    assert (forecast.created_count, forecast.live_midnight_count, forecast.live_peak_count) == (30_000, 7000, 8000)
+    assert forecast.requests == Requests(put=30_000, get=0, head=0, list=2 * 6 * 60 * 24 * 30, delete=30)
+    assert forecast.upload_bytes == pytest.approx(30_000 * 4096 * 0.737)
+
+
+def test_all_strategies_with_the_same_retention() -> None:
+    forecasts = forecast_all(BUSY, WalrepSettings(retention=RetentionPolicy(window_s=7 * 86_400.0)))
+    assert [(each.strategy, each.restorable) for each in forecasts] == [
+        ("walrep", "every transaction of 7 days, at most 10 s behind"),
+        ("daily snapshot", "one state a day of 7 days, at most a day behind"),
+        ("object per change", "every change of 7 days"),
+        ("litestream 0.5", "every 1 s of the last 5 min, every 30 s of 1 days"),
+        ("litestream 0.5, 7 days", "every 1 s of the last 5 min, every 30 s of 7 days"),
+        ("litestream 0.5, tuned", "every 60 s of the last 90 min, every 3600 s of 7 days"),
+    ]
+
+
+@given(WORKLOADS, SETTINGS)
+def test_what_holds_of_every_forecast(workload: Workload, settings: WalrepSettings) -> None:
+    for forecast in forecast_all(workload, settings):
+        assert forecast.live_peak_count >= forecast.live_midnight_count >= 0
+        assert forecast.requests.put >= forecast.created_count >= 0
+        assert forecast.requests.delete >= forecast.deleted_count / 1000 * (1 - 1e-9)
+        assert forecast.upload_bytes >= 0
+        steady = not (settings.base_only and forecast.strategy.startswith("walrep"))
+        assert forecast.deleted_count == pytest.approx(forecast.created_count) or not steady
+        assert msgspec.json.decode(msgspec.json.encode(forecast), type=Forecast) == forecast
+
+
+@given(WORKLOADS, SETTINGS, st.floats(1, 100))
+def test_a_longer_rpo_never_costs_more_segments(workload: Workload, settings: WalrepSettings, factor: float) -> None:
+    longer = msgspec.structs.replace(settings, flush=FlushPolicy(rpo_s=settings.flush.rpo_s * factor))
+    segments = [
+        sum(each.created_count for each in forecast_walrep(workload, each).flows if each.what == "segments")
+        for each in (settings, longer)
+    ]
+    assert segments[1] <= segments[0]
+
+
+@pytest.mark.parametrize(("writes", "pages", "touched"), [(0, 100, 0), (100, 100, 63.212), (1, 1e9, 1), (5, 0, 0)])
+def test_pages_that_are_drawn_more_than_once_count_once(writes: float, pages: float, touched: float) -> None:
+    assert distinct_pages(writes, pages) == pytest.approx(touched, rel=1e-4)
+
+
+@pytest.mark.parametrize(("size", "requests"), [(0, 1), (1, 1), (100, 1), (101, 4), (200, 4), (201, 5)])
+def test_a_large_object_is_stored_in_parts(size: float, requests: int) -> None:
+    assert put_requests(size, 100) == requests
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"transactions_per_s": -1.0}, {"active_hours": 25.0}, {"page_size": 1000}, {"changed_bytes": float("nan")}],
+)
+def test_a_workload_that_cannot_be_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(UsageError, match=next(iter(wrong))):
+        Workload(**({"transactions_per_s": 1.0} | wrong))  # type: ignore[arg-type] # the type is right, the value is not
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"flush": FlushPolicy(rpo_s=0.0)}, {"tiers": PackTiers(short_s=0.0)}, {"full_days": 0}, {"rival_check_s": 0.0}],
+)
+def test_settings_that_cannot_be_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(UsageError, match="must be"):
+        msgspec.structs.replace(DEFAULT, **wrong)

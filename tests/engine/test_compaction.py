@@ -1,0 +1,183 @@
+"""Packs made beside a database that is written: nothing is lost, little is left, and nothing is downloaded."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.engine.protection import App, Protection
+from tests.engine.shipment import images_in
+from walrep.core.compaction import CompactionPolicy
+from walrep.core.events import Alarm, Attached, Flushed, Packed, Removed, Resumed, SnapshotWritten
+from walrep.core.names import segment_key
+from walrep.core.target import AtTxid, Latest
+from walrep.core.units import Txid
+from walrep.errors import AccessDenied, ReplicaConflict, StoreUnavailable
+from walrep.testing.faults import Fault
+
+SCALED = CompactionPolicy(spans_ms=(1000, 4000), settle_ms=50, grace_ms=300)
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Iterator[App]:
+    made = App(tmp_path / "app.db")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def protection(app: App, tmp_path: Path) -> Protection:
+    assert app.path == tmp_path / "app.db"
+    made = Protection(tmp_path)
+    made.compaction = SCALED
+    return made
+
+
+async def write_and_wait(app: App, protection: Protection, packs: int) -> None:
+    """Commit until so many packs were made in this run."""
+    await protection.until(Attached)
+    while len(protection.of(Packed)) < packs:
+        flushed = len(protection.of(Flushed))
+        app.commit(1)
+        await protection.until_count(Flushed, flushed + 1)
+
+
+async def restored_images(protection: Protection, tmp_path: Path) -> list[bytes]:
+    """Return every state, by the slow replay, and make sure that the plan of a restore holds them all."""
+    folder = tmp_path / "store"
+    shutil.rmtree(folder, ignore_errors=True)
+    images = images_in(protection.store(), folder)
+    newest = (await protection.plan(Latest())).position.txid
+    assert newest + 1 == len(images)
+    for txid in range(0, newest + 1, 7):
+        assert (await protection.plan(AtTxid(txid=Txid(txid)))).position.txid == txid
+    return images
+
+
+async def test_segments_become_packs_and_packs_larger_ones_and_what_they_replace_goes(
+    app: App, protection: Protection, tmp_path: Path
+) -> None:
+    async with protection.running():
+        await protection.until(SnapshotWritten)
+        await write_and_wait(app, protection, 6)
+        await protection.until(Removed)
+    assert protection.ended_with() is None
+    assert not protection.of(Alarm)
+    made = [event.key for event in protection.of(Packed)]
+    assert all(event.downloaded_bytes == 0 for event in protection.of(Packed))
+    held = protection.keys("packs/")
+    # A larger pack has replaced some of them.
+    assert set(held) < set(made)
+    segments = protection.keys("segments/")
+    assert len(segments) < len(protection.of(Flushed))
+    app.close()
+    assert (await restored_images(protection, tmp_path))[-1] == app.path.read_bytes()
+    # The segment that opens the timeline stays, and the newest, which a start looks for.
+    assert segments[0].endswith("1")
+    stored = [event.seq for event in protection.of(Flushed)]
+    assert segments[-1].endswith(str(max(stored)))
+
+
+async def test_a_start_goes_on_where_packs_were_left(app: App, protection: Protection, tmp_path: Path) -> None:
+    """Also without its cache: then what is missing is read from the store, once, and counted."""
+    async with protection.running():
+        await protection.until(SnapshotWritten)
+        await write_and_wait(app, protection, 2)
+    shutil.rmtree(protection.settings.state_dir / "cache")
+    async with protection.running():
+        await write_and_wait(app, protection, 3)
+        await protection.until(Removed)
+    assert protection.ended_with() is None
+    assert any(event.downloaded_bytes for event in protection.of(Packed))
+    assert protection.events
+    app.close()
+    assert (await restored_images(protection, tmp_path))[-1] == app.path.read_bytes()
+
+
+@pytest.mark.parametrize("verb", ["put", "head", "delete"])
+async def test_whatever_fails_once_is_done_again(app: App, protection: Protection, tmp_path: Path, verb: str) -> None:
+    """Before the effect and after it; the segments that a pack replaces are there until it is known to be stored."""
+    async with protection.running():
+        await protection.until(SnapshotWritten)
+        await write_and_wait(app, protection, 1)
+        calls = sum(call.verb == verb for call in protection.faults.calls)
+        lost = StoreUnavailable("the answer was lost")
+        for number, when in ((calls + 1, "before"), (calls + 2, "after")):
+            protection.faults.faults.append(
+                Fault(verb=verb, number=number, when=when, error=lambda: lost)  # type: ignore[arg-type]
+            )
+        await write_and_wait(app, protection, 4)
+        await protection.until(Removed)
+    assert protection.ended_with() is None
+    app.close()
+    assert (await restored_images(protection, tmp_path))[-1] == app.path.read_bytes()
+
+
+async def test_a_writer_that_may_not_delete_says_so_once_and_goes_on(
+    app: App, protection: Protection, tmp_path: Path
+) -> None:
+    protection.faults.denied = {"delete": AccessDenied("deleting is not allowed")}
+    async with protection.running():
+        await protection.until(SnapshotWritten)
+        await write_and_wait(app, protection, 3)
+        alarm = await protection.until(Alarm, lambda event: event.key == "may-not-delete")
+    assert "walrep compact" in alarm.hint
+    assert protection.ended_with() is None
+    assert not protection.of(Removed)
+    app.close()
+    assert (await restored_images(protection, tmp_path))[-1] == app.path.read_bytes()
+
+
+async def test_a_writer_that_slept_across_takeover_packs_and_deletions_meets_the_fence(tmp_path: Path) -> None:
+    """What the other one has folded and deleted since leaves the fence where it was; nothing of either is lost."""
+    hosts = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        host = Protection(tmp_path / name)
+        host.host = f"host-{name}"
+        hosts.append(host)
+    sleeper, taker = hosts
+    taker.objects, taker.compaction = sleeper.objects, SCALED
+    taker.change(take_over=True)
+    one, two = App(sleeper.settings.path), App(taker.settings.path)
+    async with sleeper.running():
+        await sleeper.commit_and_flush(one, 3)
+        sleeper.faults.down = StoreUnavailable("asleep")
+        one.commit(2)
+        async with taker.running():
+            await taker.until(SnapshotWritten)
+            await write_and_wait(two, taker, 4)
+            await taker.until(Removed)
+            sleeper.faults.down = None
+            refused = await sleeper.until_ended()
+        assert isinstance(refused, ReplicaConflict)
+        assert "on host-two" in refused.detail
+    assert taker.ended_with() is None
+    one.close()
+    two.close()
+    assert (await restored_images(taker, tmp_path))[-1] == taker.settings.path.read_bytes()
+    plan = await sleeper.plan(Latest(), "1")
+    assert plan.position.txid >= 3
+
+
+async def test_the_newest_segment_stays_for_the_next_start(app: App, protection: Protection) -> None:
+    """INV-24: everything else of its window was packed and is gone, and nobody has written since."""
+    async with protection.running():
+        await protection.until(SnapshotWritten)
+        for _ in range(4):
+            flushed = len(protection.of(Flushed))
+            app.commit(1)
+            await protection.until_count(Flushed, flushed + 1)
+        await protection.until(Removed)
+        newest = segment_key(max(event.seq for event in protection.of(Flushed)))
+        packed = len(protection.of(Packed))
+    assert newest in protection.objects
+    assert packed
+    async with protection.running():
+        await protection.until(Resumed)
+        app.commit(1)
+        await protection.until(Flushed)
+    assert protection.ended_with() is None

@@ -1,0 +1,100 @@
+"""Compact one database's replica while it is written: when windows are over, and when graces are."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from walrep.core.events import Alarm, Packed, Removed
+from walrep.core.objects import SegmentFooter, SegmentHeader
+from walrep.disk.atomic import map_os_errors, remove_temporaries
+from walrep.disk.spool import Spool
+from walrep.engine.compactor import Compacted, Compactor
+from walrep.engine.fetch import read_history
+from walrep.engine.parts import EngineParts
+from walrep.engine.settings import DatabaseSettings
+from walrep.engine.shipping import Shipper
+from walrep.engine.waiting import wait_for_event
+from walrep.errors import CorruptObject, StoreError
+from walrep.store.base import Store
+
+__all__ = ["CompactionLoop"]
+
+_AGAIN_S = 60.0
+
+
+class CompactionLoop:
+    """Runs until it is cancelled. Nothing that fails in here ends the protection of the database."""
+
+    def __init__(
+        self, parts: EngineParts, settings: DatabaseSettings, store: Store, spool: Spool, shipper: Shipper
+    ) -> None:
+        self._parts = parts
+        self._settings = settings
+        self._store = store
+        self._shipper = shipper
+        self._changed = asyncio.Event()
+        self._told: set[str] = set()
+        self._work = spool.directory.path / "packing"
+        self._compactor = Compactor(
+            store,
+            (spool.cache, self._work),
+            clock=parts.clock,
+            runner=parts.runner,
+            writer=spool.state.writer,
+            policy=parts.compaction,
+        )
+        shipper.stored = self._note
+
+    async def run(self) -> None:
+        """Compact for ever, once uploads are allowed."""
+        await self._shipper.admitted.wait()
+        await self._parts.runner.run(lambda: _prepare(self._work))
+        is_loaded = False
+        while True:
+            wait_s: float | None = _AGAIN_S
+            self._changed.clear()
+            # What is captured goes first; behind it a window may be complete.
+            await self._shipper.drained()
+            try:
+                if not is_loaded:
+                    self._compactor.load(await read_history(self._store, self._parts.runner))
+                    is_loaded = True
+                done = await self._compactor.run(self._shipper.pending_ms())
+                self._tell(done)
+                wait_s = None if done.may_not_delete else self._seconds_until(done.next_ms)
+                self._told.clear()
+            except (StoreError, CorruptObject) as error:
+                self._alarm("compaction", f"packs cannot be made now: {error}", error.hint)
+            await wait_for_event(self._changed, wait_s)
+
+    def _note(self, key: str, header: SegmentHeader, footer: SegmentFooter, size_bytes: int) -> None:
+        self._compactor.note_segment(key, header, footer, size_bytes)
+        self._changed.set()
+
+    def _seconds_until(self, next_ms: int | None) -> float | None:
+        return None if next_ms is None else max(1.0, (next_ms - self._parts.clock.now_ms()) / 1000)
+
+    def _tell(self, done: Compacted) -> None:
+        database = str(self._settings.path)
+        for key, size_bytes, reason in done.packs:
+            downloaded = done.downloaded_bytes if key == done.packs[-1][0] else 0
+            self._parts.report(
+                Packed(database=database, key=key, object_bytes=size_bytes, downloaded_bytes=downloaded, reason=reason)
+            )
+        if done.deleted:
+            self._parts.report(Removed(database=database, objects=len(done.deleted)))
+        if done.may_not_delete:
+            hint = "run `walrep compact` with other credentials from time to time, or allow DeleteObject"
+            self._alarm("may-not-delete", "the store does not let walrep delete what packs replace", hint)
+
+    def _alarm(self, key: str, message: str, hint: str) -> None:
+        if key not in self._told:
+            self._told.add(key)
+            self._parts.report(Alarm(database=str(self._settings.path), key=key, message=message, hint=hint))
+
+
+def _prepare(work: Path) -> None:
+    with map_os_errors(f"use {work}"):
+        work.mkdir(mode=0o700, exist_ok=True)
+        remove_temporaries(work, modified_before_ms=1 << 62)

@@ -1,0 +1,259 @@
+"""Fold segments into packs, and packs into larger ones, from local files where they are there; then delete.
+
+What to do is `walrep.core.compaction`'s decision. Every step can be the last one before a kill: a pack is built beside
+the cache, read back and compared with what its sources held, stored, and its size compared, before anything that it
+replaces may go; what was done of a plan is found in the store at the next start.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from walrep.clock import Clock
+from walrep.core.compaction import (
+    CompactionPlan,
+    CompactionPolicy,
+    Leftover,
+    PackFact,
+    PackPlan,
+    SegmentFact,
+    Stored,
+    plan_compaction,
+    stored_from,
+)
+from walrep.core.history import History
+from walrep.core.names import pack_key
+from walrep.core.objects import PackHeader, SegmentFooter, SegmentHeader, Writer
+from walrep.core.pack import read_pack, read_source
+from walrep.core.packing import BuiltPack, build_pack, pack_header, verify_pack
+from walrep.core.slices import split_parts
+from walrep.core.units import Seq, format_seq, timeline_nonce
+from walrep.disk.atomic import map_os_errors, temporary_path
+from walrep.engine.apply import ObjectFeed, naming
+from walrep.errors import AccessDenied, CorruptObject, StoreError
+from walrep.runner import Runner
+from walrep.store.base import Store
+
+__all__ = ["Compacted", "Compactor"]
+
+
+class Compacted(msgspec.Struct, frozen=True, kw_only=True):
+    """What one round did. `next_ms` is when there is more to do by the passage of time alone."""
+
+    packs: tuple[tuple[str, int, str], ...] = ()
+    """Key, bytes and reason of each pack that was stored."""
+    deleted: tuple[str, ...] = ()
+    downloaded_bytes: int = 0
+    may_not_delete: bool = False
+    next_ms: int | None = None
+
+
+class Compactor:
+    """Compacts one replica.
+
+    `cache` is a folder with copies of its objects, which others may evict at any time; the writer's own segments are
+    there under their numbers. `work` is a folder on the same file system, for nobody else.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        folders: tuple[Path, Path],
+        *,
+        clock: Clock,
+        runner: Runner,
+        writer: Writer,
+        policy: CompactionPolicy,
+    ) -> None:
+        self._store = store
+        self._cache, self._work = folders
+        self._clock = clock
+        self._runner = runner
+        self._writer = writer
+        self._policy = policy
+        self._segments: dict[str, SegmentFact] = {}
+        self._packs: dict[str, PackFact] = {}
+        self._leftovers: dict[str, Leftover] = {}
+        self._downloaded_bytes = 0
+
+    def load(self, history: History) -> None:
+        """Learn what the replica holds; what was noted since it was listed is known better."""
+        stored = stored_from(history)
+        self._segments = {each.key: each for each in stored.segments} | self._segments
+        self._packs = {each.key: each for each in stored.packs} | self._packs
+        self._leftovers = {each.key: each for each in stored.leftovers}
+
+    def note_segment(self, key: str, header: SegmentHeader, footer: SegmentFooter, size_bytes: int) -> None:
+        """Note a segment that has just been stored."""
+        self._segments[key] = SegmentFact(
+            key=key,
+            timeline=header.timeline,
+            seq=header.seq,
+            size_bytes=size_bytes,
+            txid_before=header.txid_before,
+            txid_after=footer.txid_after,
+            first_seen_ms=footer.first_seen_ms,
+            pinned=header.start is not None or header.fence,
+        )
+
+    def plan(self, pending_ms: int | None) -> CompactionPlan:
+        """Return what is to be done now; `pending_ms` is when the oldest commit was seen that is not stored yet."""
+        newest = max((each.seq for each in self._segments.values()), default=Seq(0))
+        # A start looks for the newest segment that the store has acknowledged, and for the next number: it stays.
+        stored = Stored(
+            segments=[
+                msgspec.structs.replace(each, pinned=each.pinned or each.seq == newest)
+                for each in self._segments.values()
+            ],
+            packs=[*self._packs.values()],
+            leftovers=[*self._leftovers.values()],
+            pending_ms=pending_ms,
+        )
+        return plan_compaction(stored, now_ms=self._clock.now_ms(), policy=self._policy)
+
+    async def run(self, pending_ms: int | None) -> Compacted:
+        """Do what is to be done, until nothing is.
+
+        Raises:
+            StoreError: the store failed; what is done is done.
+            CorruptObject: an object of the store is damaged.
+
+        """
+        packs: list[tuple[str, int, str]] = []
+        deleted: list[str] = []
+        may_not_delete = False
+        self._downloaded_bytes = 0
+        while True:
+            plan = self.plan(pending_ms)
+            for build in plan.builds:
+                pack = await self._build(build)
+                packs.append((pack.key, pack.size_bytes, build.reason))
+            for pack in plan.unverified:
+                await self._prove(pack)
+            keys = [deletion.key for deletion in plan.deletions]
+            if keys:
+                try:
+                    await self._store.delete(keys)
+                except AccessDenied:
+                    # A writer may be allowed to write only; then somebody else deletes, with `walrep compact`.
+                    may_not_delete = True
+                else:
+                    self._forget(keys)
+                    deleted += keys
+            if may_not_delete or not (plan.builds or plan.unverified or keys):
+                return Compacted(
+                    packs=tuple(packs),
+                    deleted=tuple(deleted),
+                    downloaded_bytes=self._downloaded_bytes,
+                    may_not_delete=may_not_delete,
+                    next_ms=plan.next_ms,
+                )
+
+    async def _build(self, plan: PackPlan) -> PackFact:
+        path = temporary_path(self._work, "pack")
+        try:
+            built = await self._write(plan, path)
+            key = pack_key(built.name)
+            await self._store.put(key, path)
+            found = (await self._store.head(key)).size_bytes
+            if found != built.size_bytes:
+                raise StoreError("the store has another size of a pack than was put", detail=f"{key}: {found} bytes")
+            now_ms = self._clock.now_ms()
+            fact = PackFact(key=key, name=built.name, size_bytes=built.size_bytes, stored_ms=now_ms, verified=True)
+            self._packs[key] = fact
+            await self._runner.run(partial(self._keep, path, fact, plan))
+        finally:
+            with suppress(OSError):
+                path.unlink()
+        return fact
+
+    async def _write(self, plan: PackPlan, path: Path) -> BuiltPack:
+        """Write a pack and read it back; a damaged local copy of a source is done without."""
+        for again in (False, True):
+            sources = [await self._local(each, anew=again) for each in plan.sources]
+            try:
+                return await self._runner.run(partial(self._write_from, plan, sources, path))
+            except CorruptObject:
+                if again:
+                    raise
+            except FileNotFoundError:
+                # Evicted meanwhile.
+                continue
+        raise StoreError("the sources of a pack are evicted faster than they are read", detail=str(self._cache))
+
+    def _write_from(self, plan: PackPlan, sources: list[Path], path: Path) -> BuiltPack:
+        files: list[BinaryIO] = []
+        try:
+            files = [source.open("rb") for source in sources]
+            header = pack_header(_header_of(files[0]), plan.sources[-1].last_seq, self._writer, self._clock.now_ms())
+            with map_os_errors(f"write {path}"), path.open("wb") as output:
+                built = build_pack([file.read for file in files], output.write, header)
+        finally:
+            for file in files:
+                file.close()
+        with map_os_errors(f"read {path}"), path.open("rb") as written:
+            verify_pack(written.read, built)
+        return built
+
+    async def _local(self, fact: SegmentFact | PackFact, *, anew: bool) -> Path:
+        """Return a file with an object, got from the store if it is not there."""
+        path = self._cache / self._file_name(fact)
+        if anew or not await self._runner.run(path.exists):
+            partial_path = temporary_path(self._work, "get")
+            try:
+                for start, length in split_parts(fact.size_bytes):
+                    data = await self._store.get(fact.key, start=start, length=length)
+                    self._downloaded_bytes += len(data)
+                    await self._runner.run(partial(_append, partial_path, data))
+                await self._runner.run(partial(partial_path.replace, path))
+            finally:
+                with suppress(OSError):
+                    partial_path.unlink()
+        return path
+
+    async def _prove(self, pack: PackFact) -> None:
+        """Read back a pack of an earlier run. INV-23."""
+        feed = ObjectFeed(read_pack)
+        for start, length in split_parts(pack.size_bytes):
+            data = await self._store.get(pack.key, start=start, length=length)
+            self._downloaded_bytes += len(data)
+            with naming(pack.key):
+                for _ in feed.feed(data, final=start + length == pack.size_bytes):
+                    pass
+        self._packs[pack.key] = msgspec.structs.replace(pack, verified=True)
+
+    def _keep(self, path: Path, pack: PackFact, plan: PackPlan) -> None:
+        """Keep a pack for the next larger one, instead of what it was made of."""
+        with map_os_errors(f"keep {path}"):
+            path.rename(self._cache / self._file_name(pack))
+            for source in plan.sources:
+                (self._cache / self._file_name(source)).unlink(missing_ok=True)
+
+    def _file_name(self, fact: SegmentFact | PackFact) -> str:
+        if isinstance(fact, PackFact):
+            return f"pack-{fact.timeline}-{format_seq(fact.first_seq)}-{format_seq(fact.last_seq)}"
+        is_own = timeline_nonce(fact.timeline) == self._writer.nonce[:8]
+        return format_seq(fact.seq) if is_own else fact.key.rpartition("/")[2] + "-other"
+
+    def _forget(self, keys: list[str]) -> None:
+        for known in (self._segments, self._packs, self._leftovers):
+            for key in keys:
+                known.pop(key, None)
+
+
+def _header_of(file: BinaryIO) -> SegmentHeader | PackHeader:
+    header = next(iter(read_source(file.read)))
+    file.seek(0)
+    if not isinstance(header, SegmentHeader | PackHeader):
+        raise CorruptObject("a source without a header", offset=0)
+    return header
+
+
+def _append(path: Path, data: bytes) -> None:
+    with map_os_errors(f"write {path}"), path.open("ab") as file:
+        file.write(data)
