@@ -257,7 +257,7 @@ async def _compactor(url: StoreUrl, clock: Clock, environment: Mapping[str, str]
             compactor = Compactor(
                 store, (cache, work), clock=clock, runner=runner, writer=new_writer(), policy=CompactionPolicy()
             )
-            compactor.load(await read_history(store, runner))
+            await compactor.load()
             yield compactor
 
 

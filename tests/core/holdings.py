@@ -182,8 +182,12 @@ class _Builder:
 
 
 @st.composite
-def histories(draw: st.DrawFn, *, damaged: bool = False, packed: bool = True, rivals: bool = True) -> History:
-    """Draw a history of one to three timelines; `damaged`: some objects are missing."""
+def histories(draw: st.DrawFn, *, damaged: bool = False, plain: bool = False) -> History:
+    """Draw a history of one to three timelines.
+
+    `damaged`: some objects are missing. `plain`: there are no packs beside what they replace, every timeline has a
+    base, and no two snapshots are of one position.
+    """
     builder = _Builder()
     number = 0
     for _timeline in range(draw(st.integers(1, 3))):
@@ -192,15 +196,15 @@ def histories(draw: st.DrawFn, *, damaged: bool = False, packed: bool = True, ri
         if draw(st.booleans()) and earlier:
             timeline, txid = draw(st.sampled_from(earlier))
             left = Point(timeline, Txid(txid))
-        twin = draw(st.integers(0, 7)) == 0 and rivals and number > 0
+        twin = draw(st.integers(0, 7)) == 0 and number > 0
         number += not twin
-        if draw(st.integers(0, 4)) == 0 and rivals and earlier:
+        if draw(st.integers(0, 4)) == 0 and earlier:
             builder.now_ms = builder.seen[draw(st.sampled_from(earlier))]
         if left is not None and number == int(left.timeline[:5]):
             left = None
         builder.begin(number, left, fence=len(builder.left) > 1 and draw(st.booleans()))
         builder.now_ms += draw(st.sampled_from(_STEPS))
-        if draw(st.booleans()):
+        if draw(st.booleans()) or plain:
             builder.snapshot(differential=draw(st.booleans()))
         for event in draw(st.lists(st.sampled_from(_EVENTS), max_size=12)):
             builder.now_ms += draw(st.sampled_from(_STEPS))
@@ -209,10 +213,12 @@ def histories(draw: st.DrawFn, *, damaged: bool = False, packed: bool = True, ri
                     builder.commit()
                 case "seal":
                     builder.seal()
-                case _:
+                case _ if builder.txid > builder.snapshots[-1].txid if plain else True:
                     builder.snapshot(differential=event == "differential")
+                case _:
+                    pass
         builder.seal()
-    for _pack in range(draw(st.integers(0, 3)) if packed else 0):
+    for _pack in range(0 if plain else draw(st.integers(0, 3))):
         count = draw(st.integers(2, 4))
         builder.pack(draw(st.integers(0, 9)), count, replaced=draw(st.integers(0, count)))
     everything = [log.key for log in builder.logs] + [snapshot.key for snapshot in builder.snapshots]

@@ -66,6 +66,8 @@ def _print_done(output: Output, done: Compacted, *, as_json: bool) -> None:
             output.record("pack", {"key": key, "size_bytes": size_bytes, "reason": reason})
         else:
             output.line(f"packed   {key}, {format_size(size_bytes)}: {reason}")
+    for key in done.damaged:
+        output.note(f"a pack is damaged: {key}")
     for key in done.deleted:
         if as_json:
             output.record("delete", {"key": key})

@@ -10,7 +10,6 @@ from walrep.core.objects import SegmentFooter, SegmentHeader
 from walrep.disk.atomic import map_os_errors, remove_temporaries
 from walrep.disk.spool import Spool
 from walrep.engine.compactor import Compacted, Compactor
-from walrep.engine.fetch import read_history
 from walrep.engine.parts import EngineParts
 from walrep.engine.settings import DatabaseSettings
 from walrep.engine.shipping import Shipper
@@ -31,7 +30,6 @@ class CompactionLoop:
     ) -> None:
         self._parts = parts
         self._settings = settings
-        self._store = store
         self._shipper = shipper
         self._changed = asyncio.Event()
         self._told: set[str] = set()
@@ -58,12 +56,12 @@ class CompactionLoop:
             await self._shipper.drained()
             try:
                 if not is_loaded:
-                    self._compactor.load(await read_history(self._store, self._parts.runner))
+                    await self._compactor.load()
                     is_loaded = True
                 done = await self._compactor.run(self._shipper.pending_ms())
                 self._tell(done)
                 wait_s = None if done.may_not_delete else self._seconds_until(done.next_ms)
-                self._told.clear()
+                self._told.discard("compaction")
             except (StoreError, CorruptObject) as error:
                 self._alarm("compaction", f"packs cannot be made now: {error}", error.hint)
             await wait_for_event(self._changed, wait_s)
@@ -82,6 +80,8 @@ class CompactionLoop:
             self._parts.report(
                 Packed(database=database, key=key, object_bytes=size_bytes, downloaded_bytes=downloaded, reason=reason)
             )
+        for key in done.damaged:
+            self._alarm(f"damaged-pack {key}", f"a pack is damaged: {key}", "`walrep list` says what is restorable")
         if done.deleted:
             self._parts.report(Removed(database=database, objects=len(done.deleted)))
         if done.may_not_delete:
@@ -91,7 +91,8 @@ class CompactionLoop:
     def _alarm(self, key: str, message: str, hint: str) -> None:
         if key not in self._told:
             self._told.add(key)
-            self._parts.report(Alarm(database=str(self._settings.path), key=key, message=message, hint=hint))
+            stable = key.partition(" ")[0]
+            self._parts.report(Alarm(database=str(self._settings.path), key=stable, message=message, hint=hint))
 
 
 def _prepare(work: Path) -> None:

@@ -26,15 +26,15 @@ from walrep.core.compaction import (
     plan_compaction,
     stored_from,
 )
-from walrep.core.history import History
 from walrep.core.names import pack_key
 from walrep.core.objects import PackHeader, SegmentFooter, SegmentHeader, Writer
 from walrep.core.pack import read_pack, read_source
 from walrep.core.packing import BuiltPack, build_pack, pack_header, verify_pack
 from walrep.core.slices import split_parts
-from walrep.core.units import Seq, format_seq, timeline_nonce
+from walrep.core.units import format_seq, timeline_nonce
 from walrep.disk.atomic import map_os_errors, temporary_path
-from walrep.engine.apply import ObjectFeed, naming
+from walrep.engine.apply import ObjectFeed
+from walrep.engine.fetch import ReplicaReader
 from walrep.errors import AccessDenied, CorruptObject, StoreError
 from walrep.runner import Runner
 from walrep.store.base import Store
@@ -48,6 +48,8 @@ class Compacted(msgspec.Struct, frozen=True, kw_only=True):
     packs: tuple[tuple[str, int, str], ...] = ()
     """Key, bytes and reason of each pack that was stored."""
     deleted: tuple[str, ...] = ()
+    damaged: tuple[str, ...] = ()
+    """Packs that were found not to be readable; they are made again where what they replaced is still there."""
     downloaded_bytes: int = 0
     may_not_delete: bool = False
     next_ms: int | None = None
@@ -79,11 +81,18 @@ class Compactor:
         self._segments: dict[str, SegmentFact] = {}
         self._packs: dict[str, PackFact] = {}
         self._leftovers: dict[str, Leftover] = {}
+        self._damaged: dict[str, str] = {}
+        """Packs that were found not to be readable, and why."""
         self._downloaded_bytes = 0
 
-    def load(self, history: History) -> None:
-        """Learn what the replica holds; what was noted since it was listed is known better."""
-        stored = stored_from(history)
+    async def load(self) -> None:
+        """Learn what the replica holds; what was noted since it was listed is known better. One LIST, and some GETs."""
+        reader = ReplicaReader(self._store, self._runner)
+        reader.damaged_packs.update(self._damaged)
+        try:
+            stored = stored_from(await reader.history())
+        finally:
+            reader.close()
         self._segments = {each.key: each for each in stored.segments} | self._segments
         self._packs = {each.key: each for each in stored.packs} | self._packs
         self._leftovers = {each.key: each for each in stored.leftovers}
@@ -103,16 +112,15 @@ class Compactor:
 
     def plan(self, pending_ms: int | None) -> CompactionPlan:
         """Return what is to be done now; `pending_ms` is when the oldest commit was seen that is not stored yet."""
-        newest = max((each.seq for each in self._segments.values()), default=Seq(0))
-        # A start looks for the newest segment that the store has acknowledged, and for the next number: it stays.
+        # INV-24: a start looks for the newest segment that the store has acknowledged, and for the next number.
+        known: list[SegmentFact | Leftover] = [*self._segments.values(), *self._leftovers.values()]
+        newest = max(known, key=lambda each: each.seq, default=None)
         stored = Stored(
-            segments=[
-                msgspec.structs.replace(each, pinned=each.pinned or each.seq == newest)
-                for each in self._segments.values()
-            ],
+            segments=[*self._segments.values()],
             packs=[*self._packs.values()],
             leftovers=[*self._leftovers.values()],
             pending_ms=pending_ms,
+            kept=frozenset() if newest is None else frozenset((newest.key,)),
         )
         return plan_compaction(stored, now_ms=self._clock.now_ms(), policy=self._policy)
 
@@ -126,6 +134,7 @@ class Compactor:
         """
         packs: list[tuple[str, int, str]] = []
         deleted: list[str] = []
+        damaged: list[str] = []
         may_not_delete = False
         self._downloaded_bytes = 0
         while True:
@@ -133,8 +142,12 @@ class Compactor:
             for build in plan.builds:
                 pack = await self._build(build)
                 packs.append((pack.key, pack.size_bytes, build.reason))
-            for pack in plan.unverified:
-                await self._prove(pack)
+            unreadable = [pack.key for pack in plan.unverified if not await self._prove(pack)]
+            if unreadable:
+                damaged += unreadable
+                # What they replaced was not read, and is what they can be made of again.
+                await self.load()
+                continue
             keys = [deletion.key for deletion in plan.deletions]
             if keys:
                 try:
@@ -149,6 +162,7 @@ class Compactor:
                 return Compacted(
                     packs=tuple(packs),
                     deleted=tuple(deleted),
+                    damaged=tuple(damaged),
                     downloaded_bytes=self._downloaded_bytes,
                     may_not_delete=may_not_delete,
                     next_ms=plan.next_ms,
@@ -166,6 +180,7 @@ class Compactor:
             now_ms = self._clock.now_ms()
             fact = PackFact(key=key, name=built.name, size_bytes=built.size_bytes, stored_ms=now_ms, verified=True)
             self._packs[key] = fact
+            self._damaged.pop(key, None)
             await self._runner.run(partial(self._keep, path, fact, plan))
         finally:
             with suppress(OSError):
@@ -216,16 +231,21 @@ class Compactor:
                     partial_path.unlink()
         return path
 
-    async def _prove(self, pack: PackFact) -> None:
-        """Read back a pack of an earlier run. INV-23."""
+    async def _prove(self, pack: PackFact) -> bool:
+        """Read back a pack of an earlier run; one that is damaged is not counted any more. INV-23."""
         feed = ObjectFeed(read_pack)
-        for start, length in split_parts(pack.size_bytes):
-            data = await self._store.get(pack.key, start=start, length=length)
-            self._downloaded_bytes += len(data)
-            with naming(pack.key):
+        try:
+            for start, length in split_parts(pack.size_bytes):
+                data = await self._store.get(pack.key, start=start, length=length)
+                self._downloaded_bytes += len(data)
                 for _ in feed.feed(data, final=start + length == pack.size_bytes):
                     pass
+        except CorruptObject as error:
+            self._packs.pop(pack.key, None)
+            self._damaged[pack.key] = str(error)
+            return False
         self._packs[pack.key] = msgspec.structs.replace(pack, verified=True)
+        return True
 
     def _keep(self, path: Path, pack: PackFact, plan: PackPlan) -> None:
         """Keep a pack for the next larger one, instead of what it was made of."""
