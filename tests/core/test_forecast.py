@@ -9,8 +9,11 @@ import pytest
 from hypothesis import given, strategies as st
 
 from tests.core.holdings import DAY, HOUR, T0, without
+from walrep.core import restore
 from walrep.core.flush import FlushPolicy
 from walrep.core.forecast import (
+    PART_BYTES,
+    READ_BYTES,
     PackTiers,
     WalrepSettings,
     forecast_all,
@@ -23,6 +26,7 @@ from walrep.core.retention import RetentionPolicy, plan_retention
 from walrep.core.units import Seq, TimelineId, Txid
 from walrep.core.workload import Flow, Forecast, Requests, Workload, distinct_pages, put_requests
 from walrep.errors import UsageError
+from walrep.store.s3_upload import UploadSizes
 
 DEFAULT = WalrepSettings()
 PAGES = 10_000
@@ -101,6 +105,10 @@ def test_sizes_by_hand() -> None:
     assert forecast.requests.put - forecast.created_count == 30 * 4
 
 
+def test_parts_are_those_of_the_program() -> None:
+    assert (UploadSizes().part_bytes, restore.PART_BYTES) == (PART_BYTES, READ_BYTES)
+
+
 def test_where_a_head_is_believed_nothing_is_downloaded() -> None:
     forecast = forecast_walrep(BUSY, WalrepSettings(read_back=False))
     assert (forecast.requests.get, forecast.requests.head, forecast.download_bytes) == (0, 30 * 97, 0)
@@ -109,6 +117,7 @@ def test_where_a_head_is_believed_nothing_is_downloaded() -> None:
 def test_what_is_never_written_costs_nothing() -> None:
     forecast = forecast_walrep(slower(BUSY, 0), DEFAULT)
     assert forecast.requests == Requests(put=0, get=0, head=0, list=0, delete=0)
+    assert DEFAULT.full_days == 7
     assert (forecast.live_midnight_count, forecast.live_peak_count) == (3, 3)
     assert forecast.upload_bytes == 0
 
@@ -229,6 +238,7 @@ def test_live_objects_are_those_that_retention_keeps(first: int, last: int, logs
             last_seen_ms=midnight_ms - DAY + last * HOUR - 10_000,
             first_seq=Seq(day + 1),
             last_seq=Seq(day + 1),
+            size_bytes=10,
         )
         snapshot = Snapshot(
             key=f"snapshot-{day:02d}",
@@ -236,6 +246,7 @@ def test_live_objects_are_those_that_retention_keeps(first: int, last: int, logs
             txid=pack.last_txid,
             seen_ms=midnight_ms,
             seq=pack.last_seq,
+            size_bytes=100,
             kind="differential" if day % 7 else "full",
             base_key=base if day % 7 else "",
         )

@@ -251,6 +251,34 @@ def test_the_last_state_of_a_timeline_stays_until_the_one_that_followed_it_fills
     assert "1/log/21-30" in deleted(plan_at(67.5, WEEK, logs, snapshots))
 
 
+def test_a_timeline_is_over_when_the_next_one_began_not_the_last() -> None:
+    logs = [*PARENT, opening(60, B), opening(85, C)]
+    plan = plan_at(90, WEEK, logs, [*PARENT_SNAPSHOTS, full(0, 60, B), full(0, 85, C)])
+    assert deleted(plan) == {each.key for each in PARENT} | {each.key for each in PARENT_SNAPSHOTS}
+
+
+def test_a_timeline_is_not_over_while_the_next_one_is_young_whatever_its_clock_said_later() -> None:
+    """B never got a base, and then the clock was set back: at day 87 what stood was the last of A."""
+    logs = [*PARENT, opening(88, B), opening(60, C)]
+    plan = plan_at(90, WEEK, logs, [*PARENT_SNAPSHOTS, full(0, 60, C)])
+    assert "1/log/21-30" not in deleted(plan)
+
+
+def test_what_was_last_seen_when_the_window_began_stood_only_until_then() -> None:
+    logs = [log(1, 10, (1, 93)), log(11, 20, (94, 95))]
+    policy = RetentionPolicy(window_s=7 * 86_400.0, daily=1, snapshots_min=0, grace_s=0.0)
+    plan = plan_at(NOW_DAY, policy, logs, [full(0, 0), full(5, 93), full(10, 93.5)])
+    assert deleted(plan) == {"1/full/0", "1/log/1-10"}
+    assert reason(plan, "1/full/5") == "the last snapshot of day 2026-04-04"
+
+
+def test_the_defaults() -> None:
+    month = RetentionPolicy(
+        window_s=30 * 86_400.0, daily=0, weekly=0, monthly=0, yearly=0, snapshots_min=2, grace_s=3600.0
+    )
+    assert RetentionPolicy() == month
+
+
 def test_a_timeline_whose_opening_is_missing_follows_nothing() -> None:
     plan = plan_at(90, NOTHING, [*PARENT, log(1, 5, (61, 62), B)], [*PARENT_SNAPSHOTS, full(0, 60, B)])
     assert "1/log/21-30" not in deleted(plan)
@@ -304,11 +332,13 @@ def test_a_key_names_one_object() -> None:
         plan_at(1, WEEK, [log(1, 2, (0, 1)), log(1, 2, (0, 1))], [])
 
 
-@pytest.mark.parametrize("apart_ms", [-5 * 60_000 - 1, 5 * 60_000 + 1, 365 * DAY])
-def test_nothing_is_deleted_by_a_clock_that_is_not_the_stores(apart_ms: int) -> None:
+@pytest.mark.parametrize(
+    ("apart_ms", "told"), [(-5 * 60_000 - 1, "5m behind"), (5 * 60_000 + 1, "5m ahead of"), (DAY, "1d ahead of")]
+)
+def test_nothing_is_deleted_by_a_clock_that_is_not_the_stores(apart_ms: int, told: str) -> None:
     with pytest.raises(StoreError, match="clocks disagree") as refused:
         refuse_clocks_apart(now_ms=T0, store_ms=T0 + apart_ms)
-    assert ("ahead of" if apart_ms > 0 else "behind") in refused.value.detail
+    assert refused.value.detail == f"the store's clock is {told} this machine's"
     assert "NTP" in refused.value.hint
 
 
@@ -327,6 +357,7 @@ def test_clocks_may_be_five_minutes_apart(apart_ms: int) -> None:
         (60, [10, 20, 30], False),
         (61, [10, 20, 30], True),
         (60, [10, 0, 20, 0, 30], False),
+        (47, [1, 30], True),
         (0, [1], False),
     ],
 )

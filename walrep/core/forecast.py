@@ -41,6 +41,8 @@ from walrep.core.workload import (
 from walrep.errors import UsageError
 
 __all__ = [
+    "PART_BYTES",
+    "READ_BYTES",
     "PackTiers",
     "WalrepSettings",
     "forecast_all",

@@ -59,9 +59,9 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     txid: Txid
     seen_ms: int
     seq: Seq
+    size_bytes: int
     kind: Literal["full", "differential"] = "full"
     base_key: str = ""
-    size_bytes: int = 0
 
 
 class Log(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,10 +79,10 @@ class Log(msgspec.Struct, frozen=True, kw_only=True):
     last_seen_ms: int
     first_seq: Seq
     last_seq: Seq
+    size_bytes: int
     is_fence: bool = False
     is_opening: bool = False
     left: Point | None = None
-    size_bytes: int = 0
 
 
 class Holding(msgspec.Struct, frozen=True, kw_only=True):
