@@ -173,6 +173,24 @@ def test_day_packs_hold_as_many_short_ones_as_fit() -> None:
     assert flow(forecast_walrep(BUSY, settings), "day packs").created_count == 30 * 20  # of 5 each, but for the last
 
 
+def test_what_two_of_fit_is_joined_and_what_fills_more_than_half_is_not() -> None:
+    """A short pack has 99,900 bytes of chunks."""
+    two, one = (WalrepSettings(tiers=PackTiers(pack_bytes_max=size)) for size in (199_800, 199_799))
+    assert flow(forecast_walrep(BUSY, two), "day packs").created_count == 30 * 48
+    assert flow(forecast_walrep(BUSY, two), "short packs").live_midnight_count == 0
+    assert flow(forecast_walrep(BUSY, one), "short packs").live_midnight_count == 31 * 96
+
+
+def test_a_pack_has_the_bytes_of_its_segments() -> None:
+    """Of 144 segments 48 stay alone in their quarter of an hour; of 1.75 a quarter stays alone on its day."""
+    segment_bytes = 100 + 95 + 15
+    forecast = forecast_walrep(slower(BUSY, 144), DEFAULT)
+    assert flow(forecast, "short packs").object_bytes == pytest.approx(2 * segment_bytes + 800)
+    assert flow(forecast, "day packs").object_bytes == pytest.approx(144 * segment_bytes + 800)
+    rare = forecast_walrep(slower(BUSY, 1.75), DEFAULT)
+    assert flow(rare, "day packs").object_bytes == pytest.approx(2 * segment_bytes + 800)
+
+
 def test_a_week_of_differentials() -> None:
     """1,000 pages a day are touched: after six days 45 % of the database, which is below half of it."""
     forecast = forecast_walrep(slower(BUSY, 1000), DEFAULT)
@@ -180,6 +198,8 @@ def test_a_week_of_differentials() -> None:
     assert full.created_count == pytest.approx(30 / 7)
     assert differential.created_count == pytest.approx(30 * 6 / 7)
     assert full.live_midnight_count + differential.live_midnight_count == pytest.approx(33)
+    assert full.live_peak_count + differential.live_peak_count == pytest.approx(34)
+    assert full.live_peak_count == pytest.approx(1 + 33 / 7)
     touched = [10_000 * (1 - 2.718281828459045 ** (-0.1 * day)) for day in range(1, 7)]
     assert differential.object_bytes == pytest.approx(sum(touched) / 6 * 4096 * 0.401 + 600)
     assert touched[-1] < 5000
@@ -196,6 +216,7 @@ def test_with_a_base_only_nothing_expires() -> None:
     forecast = forecast_walrep(BUSY, WalrepSettings(base_only=True))
     assert forecast.created_count - forecast.deleted_count == 30
     assert forecast.live_midnight_count == forecast.live_peak_count - 96 - 150 == 30 + 1 + 2
+    assert flow(forecast, "base").object_bytes == pytest.approx(PAGES * 4096 * 0.401 + 600)
     assert forecast.requests.delete == 30 * 97
     assert any("nothing expires" in note for note in forecast.notes)
 
@@ -267,7 +288,8 @@ def test_live_objects_are_those_that_retention_keeps(first: int, last: int, logs
 
 def test_a_daily_snapshot() -> None:
     forecast = forecast_daily_snapshot(BUSY, 30)
-    assert (forecast.created_count, forecast.deleted_count, forecast.live_midnight_count) == (30, 30, 30)
+    assert (forecast.created_count, forecast.deleted_count) == (30, 30)
+    assert (forecast.live_midnight_count, forecast.live_peak_count) == (30, 31)
     assert forecast.upload_bytes == forecast.live_bytes == pytest.approx(30 * PAGES * 4096 * 0.401)
 
 
@@ -320,6 +342,14 @@ def test_pages_that_are_drawn_more_than_once_count_once(writes: float, pages: fl
 @pytest.mark.parametrize(("size", "requests"), [(0, 1), (1, 1), (100, 1), (101, 4), (200, 4), (201, 5)])
 def test_a_large_object_is_stored_in_parts(size: float, requests: int) -> None:
     assert put_requests(size, 100) == requests
+
+
+def test_the_default_is_the_measured_mixed_load() -> None:
+    """2,000 transactions changed 273 kB and made 17.8 MB of log, 4,120 bytes a frame; 1.12 shipped for each changed."""
+    load = Workload(transactions_per_s=1.0)
+    assert load.changed_bytes == pytest.approx(273_000 / 2000, rel=0.03)
+    assert load.pages == pytest.approx(17_800_000 / 2000 / 4120, rel=0.03)
+    assert 560 + 100 * load.changed_bytes * load.encoded_ratio == pytest.approx(1.12 * 100 * 140, rel=0.03)
 
 
 @pytest.mark.parametrize(

@@ -137,6 +137,18 @@ def test_a_log_that_straddles_the_beginning_of_the_window_rests_on_what_is_befor
     assert reason(plan, "1/log/11-20").endswith(": leads up to its beginning")
 
 
+def test_what_stood_when_the_window_began_stays_though_a_snapshot_followed_at_once() -> None:
+    logs = [log(1, 20, (1, 2)), log(21, 21, (95, 95)), log(22, 22, (96, 96))]
+    plan = plan_at(NOW_DAY, WEEK, logs, [full(0, 0), full(20, 3), full(21, 95.5)])
+    assert deleted(plan) == {"1/full/0", "1/log/1-20"}
+
+
+def test_logs_without_a_transaction_go_with_what_is_beside_them() -> None:
+    logs = [log(1, 10, (1, 2)), *(log(txid + 1, txid, (2, 2)) for txid in (9, 10, 20)), log(11, 20, (94, 95))]
+    plan = plan_at(NOW_DAY, WEEK, logs, [full(0, 0), full(10, 2)])
+    assert deleted(plan) == {"1/full/0", "1/log/1-10", "1/log/10-9"}
+
+
 def test_a_clock_that_stepped_back_counts_by_the_latest_that_it_showed() -> None:
     logs = [log(1, 10, (1, 2)), log(11, 20, (80, 99)), log(21, 30, (82, 83))]
     plan = plan_at(NOW_DAY, WEEK, logs, [full(0, 0), full(10, 2), full(20, 81), full(30, 84)])
@@ -208,9 +220,9 @@ def test_a_pin_keeps_exactly_what_its_position_needs() -> None:
     assert plan.notices == ()
 
 
-@pytest.mark.parametrize(("timeline", "txid"), [(A, 101), (A, 45), (C, 1)])
+@pytest.mark.parametrize(("timeline", "txid"), [(A, 101), (A, 41), (A, 42), (C, 1)])
 def test_a_pin_of_what_is_not_there_is_told(timeline: TimelineId, txid: int) -> None:
-    logs = [log(1, 40, (0, 1)), log(51, 100, (1, 2))]
+    logs = [log(1, 40, (0, 1)), log(42, 100, (1, 2))]
     plan = plan_at(3, WEEK, logs, [full(0, 0)], [Pin(name="it", point=Point(timeline, Txid(txid)))])
     assert plan.notices == (
         f"pin it: transaction {txid} of timeline {timeline} is not restorable from what the replica holds",
@@ -227,6 +239,11 @@ def test_a_timeline_without_a_snapshot_of_its_own_rests_on_its_parent() -> None:
     plan = plan_at(90, NOTHING, [*PARENT, opening(60, B, LEFT), log(1, 5, (61, 62), B)], PARENT_SNAPSHOTS)
     assert deleted(plan) == {"1/full/0", "1/log/1-10"}
     assert reason(plan, "1/full/10").startswith("timeline 00002-aaaaaaaa begins there, and has no snapshot of its own")
+
+
+def test_a_timeline_that_names_itself_as_its_parent_has_none() -> None:
+    plan = plan_at(90, WEEK, [opening(0, A, Point(A, Txid(1))), log(1, 5, (1, 2))], [])
+    assert deleted(plan) == set()
 
 
 def test_a_differential_snapshot_rests_on_the_full_one_of_the_parent() -> None:

@@ -35,7 +35,7 @@ from walrep.store.retry import RetryingStore, RetryPolicy
 from walrep.store.url import FileUrl, StoreUrl
 from walrep.testing.faults import FaultyStore
 
-__all__ = ["App", "Protection"]
+__all__ = ["App", "OverwritingStore", "Protection"]
 
 E = TypeVar("E", bound=Event)
 
@@ -90,6 +90,15 @@ class App:
     def _expect(self, word: str) -> None:
         assert self._process.stdout is not None
         assert self._process.stdout.readline().strip() == word
+
+
+class OverwritingStore(MemoryStore):
+    """A store that ignores the condition of a create-only PUT, as Garage and rclone do."""
+
+    async def put(self, key: str, source: bytes | Path, *, if_absent: bool = False) -> None:
+        """Store the bytes, or the content of the file, whatever is there."""
+        del if_absent
+        await super().put(key, source)
 
 
 class AheadClock(SystemClock):

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.engine.protection import App, Protection
+from tests.engine.protection import App, OverwritingStore, Protection
 from tests.engine.shipment import images_in
 from walrep.core.compaction import CompactionPolicy
 from walrep.core.events import Alarm, Attached, Flushed, Packed, Removed, Resumed, SnapshotWritten
@@ -16,25 +15,16 @@ from walrep.core.names import segment_key
 from walrep.core.target import AtTxid, Latest
 from walrep.core.units import Txid, parse_bookmark
 from walrep.errors import AccessDenied, ReplicaConflict, StoreUnavailable
-from walrep.store.memory import MemoryObject
+from walrep.store.memory import MemoryObject, MemoryStore
 from walrep.testing.faults import Fault
 
 SCALED = CompactionPolicy(spans_ms=(1000, 4000), settle_ms=50, grace_ms=300)
 
 
-@pytest.fixture
-def app(tmp_path: Path) -> Iterator[App]:
-    made = App(tmp_path / "app.db")
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def protection(app: App, tmp_path: Path) -> Protection:
-    assert app.path == tmp_path / "app.db"
-    made = Protection(tmp_path)
-    made.compaction = SCALED
-    return made
+@pytest.fixture(autouse=True)
+def scaled(protection: Protection) -> None:
+    """Let a quarter of an hour last a second."""
+    protection.compaction = SCALED
 
 
 async def write_and_wait(app: App, protection: Protection, packs: int) -> None:
@@ -46,15 +36,15 @@ async def write_and_wait(app: App, protection: Protection, packs: int) -> None:
         await protection.until_count(Flushed, flushed + 1)
 
 
-async def restored_images(protection: Protection, tmp_path: Path) -> list[bytes]:
+async def restored_images(protection: Protection, tmp_path: Path, timeline: str | None = None) -> list[bytes]:
     """Return every state, by the slow replay, and make sure that the plan of a restore holds them all."""
     folder = tmp_path / "store"
     shutil.rmtree(folder, ignore_errors=True)
     images = images_in(protection.store(), folder)
-    newest = (await protection.plan(Latest())).position.txid
+    newest = (await protection.plan(Latest(), timeline)).position.txid
     assert newest + 1 == len(images)
     for txid in range(0, newest + 1, 7):
-        assert (await protection.plan(AtTxid(txid=Txid(txid)))).position.txid == txid
+        assert (await protection.plan(AtTxid(txid=Txid(txid)), timeline)).position.txid == txid
     return images
 
 
@@ -132,13 +122,16 @@ async def test_a_writer_that_may_not_delete_says_so_once_and_goes_on(
     assert (await restored_images(protection, tmp_path))[-1] == app.path.read_bytes()
 
 
-async def test_a_writer_that_slept_across_takeover_packs_and_deletions_meets_the_fence(tmp_path: Path) -> None:
-    """What the other one has folded and deleted since leaves the fence where it was; nothing of either is lost."""
+@pytest.mark.parametrize("kind", [MemoryStore, OverwritingStore])
+async def test_a_writer_that_slept_across_takeover_packs_and_deletions_stops_and_nothing_is_lost(
+    tmp_path: Path, kind: type[MemoryStore]
+) -> None:
+    """What the other one has folded and deleted since leaves the fence where it was."""
     hosts = []
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         host = Protection(tmp_path / name)
-        host.host = f"host-{name}"
+        host.host, host.kind, host.rival_check_s = f"host-{name}", kind, 0.0
         hosts.append(host)
     sleeper, taker = hosts
     taker.objects, taker.compaction = sleeper.objects, SCALED
@@ -159,7 +152,7 @@ async def test_a_writer_that_slept_across_takeover_packs_and_deletions_meets_the
     assert taker.ended_with() is None
     one.close()
     two.close()
-    assert (await restored_images(taker, tmp_path))[-1] == taker.settings.path.read_bytes()
+    assert (await restored_images(taker, tmp_path, "2"))[-1] == taker.settings.path.read_bytes()
     durable = max(parse_bookmark(event.bookmark).txid for event in sleeper.of(Flushed))
     assert (await sleeper.plan(Latest(), "1")).position.txid >= durable >= 1
 

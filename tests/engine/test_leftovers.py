@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import apsw
@@ -20,19 +19,6 @@ from walrep.engine.parts import HeldFiles
 from walrep.engine.shipping import Shipper
 from walrep.engine.spooler import Spooler
 from walrep.errors import DatabaseInUse, ReplicaConflict, SpoolFull, StoreUnavailable
-
-
-@pytest.fixture
-def app(tmp_path: Path) -> Iterator[App]:
-    made = App(tmp_path / "app.db")
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def protection(app: App, tmp_path: Path) -> Protection:
-    assert app.path == tmp_path / "app.db"
-    return Protection(tmp_path)
 
 
 def test_a_segment_that_was_sealed_and_not_queued_is_queued_again(tmp_path: Path) -> None:

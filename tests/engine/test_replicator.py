@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,19 +14,6 @@ from walrep.core.lineage import ACTIVE_MS
 from walrep.core.units import parse_bookmark
 from walrep.disk.peek import parse_segment_header
 from walrep.errors import NotDurable, ReplicaConflict, StoreUnavailable
-
-
-@pytest.fixture
-def app(tmp_path: Path) -> Iterator[App]:
-    made = App(tmp_path / "app.db")
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def protection(app: App, tmp_path: Path) -> Protection:
-    assert app.path == tmp_path / "app.db"
-    return Protection(tmp_path)
 
 
 def txid_of(bookmark: str) -> int:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.engine.protection import App, Protection
+from tests.engine.protection import App, OverwritingStore, Protection
 from tests.engine.shipment import images_in
 from walrep.core.events import Alarm, Attached, Flushed, RetryScheduled, StoreBack, TimelineBegan
 from walrep.core.names import parse_segment_name
@@ -18,15 +17,6 @@ from walrep.store.memory import MemoryStore
 from walrep.testing.replay import list_timelines, replay
 
 
-class OverwritingStore(MemoryStore):
-    """A store that ignores the condition of a create-only PUT, as Garage and rclone do."""
-
-    async def put(self, key: str, source: bytes | Path, *, if_absent: bool = False) -> None:
-        """Store the bytes, or the content of the file, whatever is there."""
-        del if_absent
-        await super().put(key, source)
-
-
 class UnconditionalStore(MemoryStore):
     """A store that answers 501 to a create-only PUT, as B2 does."""
 
@@ -35,19 +25,6 @@ class UnconditionalStore(MemoryStore):
         if if_absent:
             raise NotSupported("the store does not implement a header of the request", detail="If-None-Match")
         await super().put(key, source)
-
-
-@pytest.fixture
-def app(tmp_path: Path) -> Iterator[App]:
-    made = App(tmp_path / "app.db")
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def protection(app: App, tmp_path: Path) -> Protection:
-    assert app.path == tmp_path / "app.db"
-    return Protection(tmp_path)
 
 
 @pytest.mark.parametrize("kind", [OverwritingStore, UnconditionalStore])
