@@ -241,6 +241,13 @@ def test_a_timeline_without_a_snapshot_of_its_own_rests_on_its_parent() -> None:
     assert reason(plan, "1/full/10").startswith("timeline 00002-aaaaaaaa begins there, and has no snapshot of its own")
 
 
+@pytest.mark.parametrize(("first", "told"), [(1, 0), (2, 1)])
+def test_a_pin_on_it_needs_every_transaction_since_its_beginning(first: int, told: int) -> None:
+    pins = [Pin(name="it", point=Point(B, Txid(5)))]
+    plan = plan_at(90, WEEK, [*PARENT, opening(60, B, LEFT), log(first, 5, (61, 62), B)], PARENT_SNAPSHOTS, pins)
+    assert len(plan.notices) == told
+
+
 def test_a_timeline_that_names_itself_as_its_parent_has_none() -> None:
     plan = plan_at(90, WEEK, [opening(0, A, Point(A, Txid(1))), log(1, 5, (1, 2))], [])
     assert deleted(plan) == set()
