@@ -27,6 +27,8 @@ from walrep.core.events import Report
 from walrep.core.history import History
 from walrep.core.units import parse_bookmark
 from walrep.disk.atomic import map_os_errors
+from walrep.disk.room import DiskRoom
+from walrep.disk.spool import DISK_RESERVE_BYTES
 from walrep.engine import inspect
 from walrep.engine.compactor import Compacted, Compactor
 from walrep.engine.detach import DetachOutcome, detach as run_detach
@@ -255,7 +257,13 @@ async def _compactor(url: StoreUrl, clock: Clock, environment: Mapping[str, str]
         cache, work = _make_folders(Path(folder), "cache", "work")
         async with _opened(url, clock, environment) as (store, runner):
             compactor = Compactor(
-                store, (cache, work), clock=clock, runner=runner, writer=new_writer(), policy=CompactionPolicy()
+                store,
+                (cache, work),
+                clock=clock,
+                runner=runner,
+                writer=new_writer(),
+                policy=CompactionPolicy(),
+                room=DiskRoom(work, DISK_RESERVE_BYTES),
             )
             await compactor.load()
             yield compactor

@@ -383,3 +383,14 @@ def test_a_segment_header_names_the_writer_of_now(rig: SpoolRig, tmp_path: Path)
     assert isinstance(header, SegmentHeader)
     assert header.writer.pid == 77
     assert restored_images(rig.directory.path, tmp_path / "store") == rig.images
+
+
+def test_what_vanishes_from_the_cache_is_not_missed(rig: SpoolRig) -> None:
+    """Packing removes segments there on another thread; a link that leads nowhere looks the same to a scan."""
+    write_some(rig)
+    sealed = rig.seal()
+    assert sealed is not None
+    vanished = rig.directory.path / "cache" / format_seq(0)
+    vanished.symlink_to("gone")
+    rig.spool.keep(sealed.item, cache_bytes_max=0)
+    assert [*vanished.parent.iterdir()] == [vanished]

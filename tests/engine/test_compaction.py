@@ -12,9 +12,13 @@ from tests.engine.shipment import images_in
 from walrep.core.compaction import CompactionPolicy
 from walrep.core.events import Alarm, Attached, Flushed, Packed, Removed, Resumed, SnapshotWritten
 from walrep.core.names import segment_key
+from walrep.core.objects import Writer
 from walrep.core.target import AtTxid, Latest
 from walrep.core.units import Txid, parse_bookmark
-from walrep.errors import AccessDenied, ReplicaConflict, StoreUnavailable
+from walrep.disk.room import DiskRoom
+from walrep.engine.compactor import Compactor
+from walrep.errors import AccessDenied, ReplicaConflict, SpoolFull, StoreUnavailable
+from walrep.runner import InlineRunner
 from walrep.store.memory import MemoryObject, MemoryStore
 from walrep.testing.faults import Fault
 
@@ -115,7 +119,10 @@ async def test_a_writer_that_may_not_delete_says_so_once_and_goes_on(
         await protection.until(SnapshotWritten)
         await write_and_wait(app, protection, 3)
         alarm = await protection.until(Alarm, lambda event: event.key == "may-not-delete")
+        await write_and_wait(app, protection, 5)
     assert "walrep compact" in alarm.hint
+    # It is not asked again for every segment that follows.
+    assert sum(call.verb == "delete" and "probe" not in call.key for call in protection.faults.calls) == 1
     assert protection.ended_with() is None
     assert not protection.of(Removed)
     app.close()
@@ -201,3 +208,58 @@ async def test_a_damaged_pack_of_an_earlier_run_is_told_and_made_again(
     assert protection.objects[key].data != damaged
     app.close()
     assert (await restored_images(protection, tmp_path))[-1] == app.path.read_bytes()
+
+
+async def test_a_disk_that_fails_the_packing_does_not_end_the_protection(
+    app: App, protection: Protection, tmp_path: Path
+) -> None:
+    async with protection.running():
+        await protection.commit_and_flush(app, 1)
+    work = protection.settings.state_dir / "packing"
+    shutil.rmtree(work, ignore_errors=True)
+    work.write_text("a file where a folder should be")
+    async with protection.running():
+        await protection.until(Alarm, lambda event: event.key == "compaction")
+        for _ in range(3):
+            flushed = len(protection.of(Flushed))
+            app.commit(1)
+            await protection.until_count(Flushed, flushed + 1)
+    assert protection.ended_with() is None
+    assert len(protection.of(Alarm)) == 1
+    app.close()
+    assert (await restored_images(protection, tmp_path))[-1] == app.path.read_bytes()
+
+
+async def test_a_pack_does_not_take_the_room_that_is_left_to_others(
+    app: App, protection: Protection, tmp_path: Path
+) -> None:
+    """The app's disk is not filled; nothing is stored, and nothing deleted."""
+    protection.compaction = CompactionPolicy()
+    async with protection.running():
+        await protection.until(SnapshotWritten)
+        for _ in range(4):
+            flushed = len(protection.of(Flushed))
+            app.commit(1)
+            await protection.until_count(Flushed, flushed + 1)
+    before = dict(protection.objects)
+    free = 1 << 40
+    folders = (tmp_path / "cache", tmp_path / "work")
+    for folder in folders:
+        folder.mkdir()
+    protection.clock.ahead_ms = 24 * 3600 * 1000
+    compactor = Compactor(
+        protection.store(),
+        folders,
+        clock=protection.clock,
+        runner=InlineRunner(),
+        writer=Writer(nonce="0123456789abcdef"),
+        policy=CompactionPolicy(),
+        room=DiskRoom(tmp_path, 1 << 30, space=lambda _folder: (free, 1 << 40)),
+    )
+    await compactor.load()
+    free = 1 << 30
+    with pytest.raises(SpoolFull):
+        await compactor.run(None)
+    assert protection.objects == before
+    free = 1 << 40
+    assert (await compactor.run(None)).packs

@@ -16,6 +16,7 @@ next start finds either the state before it or the state after it:
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -295,13 +296,17 @@ class Spool:
     def _evict(self, cache_bytes_max: int) -> None:
         """Remove the oldest of the cache beyond the limit."""
         with map_os_errors(f"clean {self._cache}"):
-            cached = sorted(self._cache.iterdir())
-            total = sum(path.stat().st_size for path in cached)
-            for path in cached:
+            cached = []
+            for path in sorted(self._cache.iterdir()):
+                # What has become part of a pack is removed meanwhile.
+                with suppress(FileNotFoundError):
+                    cached.append((path, path.stat().st_size))
+            total = sum(size_bytes for _path, size_bytes in cached)
+            for path, size_bytes in cached:
                 if total <= cache_bytes_max:
                     break
-                total -= path.stat().st_size
-                path.unlink()
+                total -= size_bytes
+                path.unlink(missing_ok=True)
 
     def _require_room(self, size_bytes: int, *, reserve_share: float = 1.0) -> None:
         """Refuse to use up the disk that the app writes to, too; the cache goes first."""

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from pathlib import Path
 
 from walrep.core.events import Alarm, Packed, Removed
 from walrep.core.objects import SegmentFooter, SegmentHeader
 from walrep.disk.atomic import map_os_errors, remove_temporaries
+from walrep.disk.room import DiskRoom
 from walrep.disk.spool import Spool
 from walrep.engine.compactor import Compacted, Compactor
 from walrep.engine.parts import EngineParts
 from walrep.engine.settings import DatabaseSettings
 from walrep.engine.shipping import Shipper
 from walrep.engine.waiting import wait_for_event
-from walrep.errors import CorruptObject, StoreError
+from walrep.errors import CorruptObject, SpoolError, StoreError
 from walrep.store.base import Store
 
 __all__ = ["CompactionLoop"]
@@ -41,13 +43,13 @@ class CompactionLoop:
             runner=parts.runner,
             writer=spool.state.writer,
             policy=parts.compaction,
+            room=DiskRoom(spool.directory.path, settings.spool.disk_reserve_bytes),
         )
         shipper.stored = self._note
 
     async def run(self) -> None:
         """Compact for ever, once uploads are allowed."""
         await self._shipper.admitted.wait()
-        await self._parts.runner.run(lambda: _prepare(self._work))
         is_loaded = False
         while True:
             wait_s: float | None = _AGAIN_S
@@ -56,13 +58,14 @@ class CompactionLoop:
             await self._shipper.drained()
             try:
                 if not is_loaded:
+                    await self._parts.runner.run(partial(_prepare, self._work))
                     await self._compactor.load()
                     is_loaded = True
                 done = await self._compactor.run(self._shipper.pending_ms())
                 self._tell(done)
                 wait_s = None if done.may_not_delete else self._seconds_until(done.next_ms)
                 self._told.discard("compaction")
-            except (StoreError, CorruptObject) as error:
+            except (StoreError, CorruptObject, SpoolError) as error:
                 self._alarm("compaction", f"packs cannot be made now: {error}", error.hint)
             await wait_for_event(self._changed, wait_s)
 

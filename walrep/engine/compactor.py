@@ -33,13 +33,17 @@ from walrep.core.packing import BuiltPack, build_pack, pack_header, verify_pack
 from walrep.core.slices import split_parts
 from walrep.core.units import format_seq, timeline_nonce
 from walrep.disk.atomic import map_os_errors, temporary_path
+from walrep.disk.room import DiskRoom
 from walrep.engine.apply import ObjectFeed
 from walrep.engine.fetch import ReplicaReader
-from walrep.errors import AccessDenied, CorruptObject, StoreError
+from walrep.errors import AccessDenied, CorruptObject, SpoolFull, StoreError
 from walrep.runner import Runner
 from walrep.store.base import Store
 
 __all__ = ["Compacted", "Compactor"]
+
+_DENIED_S = 3600.0
+"""How long a store that refused to delete is not asked again."""
 
 
 class Compacted(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,7 +63,8 @@ class Compactor:
     """Compacts one replica.
 
     `cache` is a folder with copies of its objects, which others may evict at any time; the writer's own segments are
-    there under their numbers. `work` is a folder on the same file system, for nobody else.
+    there under their numbers. `work` is a folder on the same file system, for nobody else; `room` is what its disk has
+    for it.
     """
 
     def __init__(
@@ -71,8 +76,10 @@ class Compactor:
         runner: Runner,
         writer: Writer,
         policy: CompactionPolicy,
+        room: DiskRoom,
     ) -> None:
         self._store = store
+        self._room = room
         self._cache, self._work = folders
         self._clock = clock
         self._runner = runner
@@ -84,6 +91,7 @@ class Compactor:
         self._damaged: dict[str, str] = {}
         """Packs that were found not to be readable, and why."""
         self._downloaded_bytes = 0
+        self._denied_until_s = float("-inf")
 
     async def load(self) -> None:
         """Learn what the replica holds; what was noted since it was listed is known better. One LIST, and some GETs."""
@@ -135,7 +143,6 @@ class Compactor:
         packs: list[tuple[str, int, str]] = []
         deleted: list[str] = []
         damaged: list[str] = []
-        may_not_delete = False
         self._downloaded_bytes = 0
         while True:
             plan = self.plan(pending_ms)
@@ -149,16 +156,18 @@ class Compactor:
                 await self.load()
                 continue
             keys = [deletion.key for deletion in plan.deletions]
-            if keys:
+            may_not_delete = self._clock.monotonic_s() < self._denied_until_s
+            if keys and not may_not_delete:
                 try:
                     await self._store.delete(keys)
                 except AccessDenied:
                     # A writer may be allowed to write only; then somebody else deletes, with `walrep compact`.
                     may_not_delete = True
+                    self._denied_until_s = self._clock.monotonic_s() + _DENIED_S
                 else:
                     self._forget(keys)
                     deleted += keys
-            if may_not_delete or not (plan.builds or plan.unverified or keys):
+            if not (plan.builds or plan.unverified) and (may_not_delete or not keys):
                 return Compacted(
                     packs=tuple(packs),
                     deleted=tuple(deleted),
@@ -169,6 +178,8 @@ class Compactor:
                 )
 
     async def _build(self, plan: PackPlan) -> PackFact:
+        if not await self._runner.run(partial(self._room.allows, plan.size_bytes)):
+            raise SpoolFull("there is no room to make a pack", detail=str(self._work), hint="make room on its disk")
         path = temporary_path(self._work, "pack")
         try:
             built = await self._write(plan, path)
@@ -225,7 +236,7 @@ class Compactor:
                     data = await self._store.get(fact.key, start=start, length=length)
                     self._downloaded_bytes += len(data)
                     await self._runner.run(partial(_append, partial_path, data))
-                await self._runner.run(partial(partial_path.replace, path))
+                await self._runner.run(partial(_move, partial_path, path))
             finally:
                 with suppress(OSError):
                     partial_path.unlink()
@@ -272,6 +283,11 @@ def _header_of(file: BinaryIO) -> SegmentHeader | PackHeader:
     if not isinstance(header, SegmentHeader | PackHeader):
         raise CorruptObject("a source without a header", offset=0)
     return header
+
+
+def _move(path: Path, to: Path) -> None:
+    with map_os_errors(f"keep {to}"):
+        path.replace(to)
 
 
 def _append(path: Path, data: bytes) -> None:
