@@ -30,7 +30,7 @@ from walrep.disk.atomic import map_os_errors
 from walrep.disk.room import DiskRoom
 from walrep.disk.spool import DISK_RESERVE_BYTES
 from walrep.engine import inspect
-from walrep.engine.compactor import Compacted, Compactor
+from walrep.engine.compactor import Compacted, Compactor, Workplace
 from walrep.engine.detach import DetachOutcome, detach as run_detach
 from walrep.engine.fetch import read_history
 from walrep.engine.inspect import DumpRecord
@@ -258,12 +258,11 @@ async def _compactor(url: StoreUrl, clock: Clock, environment: Mapping[str, str]
         async with _opened(url, clock, environment) as (store, runner):
             compactor = Compactor(
                 store,
-                (cache, work),
+                Workplace(cache, work, DiskRoom(work, DISK_RESERVE_BYTES)),
                 clock=clock,
                 runner=runner,
                 writer=new_writer(),
                 policy=CompactionPolicy(),
-                room=DiskRoom(work, DISK_RESERVE_BYTES),
             )
             await compactor.load()
             yield compactor

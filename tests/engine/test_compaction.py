@@ -16,7 +16,7 @@ from walrep.core.objects import Writer
 from walrep.core.target import AtTxid, Latest
 from walrep.core.units import Txid, parse_bookmark
 from walrep.disk.room import DiskRoom
-from walrep.engine.compactor import Compactor
+from walrep.engine.compactor import Compactor, Workplace
 from walrep.errors import AccessDenied, ReplicaConflict, SpoolFull, StoreUnavailable
 from walrep.runner import InlineRunner
 from walrep.store.memory import MemoryObject, MemoryStore
@@ -243,18 +243,18 @@ async def test_a_pack_does_not_take_the_room_that_is_left_to_others(
             await protection.until_count(Flushed, flushed + 1)
     before = dict(protection.objects)
     free = 1 << 40
-    folders = (tmp_path / "cache", tmp_path / "work")
-    for folder in folders:
-        folder.mkdir()
+    room = DiskRoom(tmp_path, 1 << 30, space=lambda _folder: (free, 1 << 40))
+    place = Workplace(tmp_path / "cache", tmp_path / "work", room)
+    place.cache.mkdir()
+    place.work.mkdir()
     protection.clock.ahead_ms = 24 * 3600 * 1000
     compactor = Compactor(
         protection.store(),
-        folders,
+        place,
         clock=protection.clock,
         runner=InlineRunner(),
         writer=Writer(nonce="0123456789abcdef"),
         policy=CompactionPolicy(),
-        room=DiskRoom(tmp_path, 1 << 30, space=lambda _folder: (free, 1 << 40)),
     )
     await compactor.load()
     free = 1 << 30

@@ -11,7 +11,7 @@ from walrep.core.objects import SegmentFooter, SegmentHeader
 from walrep.disk.atomic import map_os_errors, remove_temporaries
 from walrep.disk.room import DiskRoom
 from walrep.disk.spool import Spool
-from walrep.engine.compactor import Compacted, Compactor
+from walrep.engine.compactor import Compacted, Compactor, Workplace
 from walrep.engine.parts import EngineParts
 from walrep.engine.settings import DatabaseSettings
 from walrep.engine.shipping import Shipper
@@ -38,12 +38,11 @@ class CompactionLoop:
         self._work = spool.directory.path / "packing"
         self._compactor = Compactor(
             store,
-            (spool.cache, self._work),
+            Workplace(spool.cache, self._work, DiskRoom(spool.directory.path, settings.spool.disk_reserve_bytes)),
             clock=parts.clock,
             runner=parts.runner,
             writer=spool.state.writer,
             policy=parts.compaction,
-            room=DiskRoom(spool.directory.path, settings.spool.disk_reserve_bytes),
         )
         shipper.stored = self._note
 

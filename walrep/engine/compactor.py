@@ -40,7 +40,7 @@ from walrep.errors import AccessDenied, CorruptObject, SpoolFull, StoreError
 from walrep.runner import Runner
 from walrep.store.base import Store
 
-__all__ = ["Compacted", "Compactor"]
+__all__ = ["Compacted", "Compactor", "Workplace"]
 
 _DENIED_S = 3600.0
 """How long a store that refused to delete is not asked again."""
@@ -59,28 +59,34 @@ class Compacted(msgspec.Struct, frozen=True, kw_only=True):
     next_ms: int | None = None
 
 
-class Compactor:
-    """Compacts one replica.
+class Workplace(msgspec.Struct, frozen=True):
+    """Where a compactor works on the local disk.
 
-    `cache` is a folder with copies of its objects, which others may evict at any time; the writer's own segments are
-    there under their numbers. `work` is a folder on the same file system, for nobody else; `room` is what its disk has
-    for it.
+    `cache` is a folder with copies of the replica's objects, which others may evict at any time; the writer's own
+    segments are there under their numbers. `work` is a folder on the same file system, for nobody else; `room` is what
+    its disk has for it.
     """
+
+    cache: Path
+    work: Path
+    room: DiskRoom
+
+
+class Compactor:
+    """Compacts one replica."""
 
     def __init__(
         self,
         store: Store,
-        folders: tuple[Path, Path],
+        place: Workplace,
         *,
         clock: Clock,
         runner: Runner,
         writer: Writer,
         policy: CompactionPolicy,
-        room: DiskRoom,
     ) -> None:
         self._store = store
-        self._room = room
-        self._cache, self._work = folders
+        self._place = place
         self._clock = clock
         self._runner = runner
         self._writer = writer
@@ -178,9 +184,11 @@ class Compactor:
                 )
 
     async def _build(self, plan: PackPlan) -> PackFact:
-        if not await self._runner.run(partial(self._room.allows, plan.size_bytes)):
-            raise SpoolFull("there is no room to make a pack", detail=str(self._work), hint="make room on its disk")
-        path = temporary_path(self._work, "pack")
+        if not await self._runner.run(partial(self._place.room.allows, plan.size_bytes)):
+            raise SpoolFull(
+                "there is no room to make a pack", detail=str(self._place.work), hint="make room on its disk"
+            )
+        path = temporary_path(self._place.work, "pack")
         try:
             built = await self._write(plan, path)
             key = pack_key(built.name)
@@ -210,7 +218,7 @@ class Compactor:
             except FileNotFoundError:
                 # Evicted meanwhile.
                 continue
-        raise StoreError("the sources of a pack are evicted faster than they are read", detail=str(self._cache))
+        raise StoreError("the sources of a pack are evicted faster than they are read", detail=str(self._place.cache))
 
     def _write_from(self, plan: PackPlan, sources: list[Path], path: Path) -> BuiltPack:
         files: list[BinaryIO] = []
@@ -228,9 +236,9 @@ class Compactor:
 
     async def _local(self, fact: SegmentFact | PackFact, *, anew: bool) -> Path:
         """Return a file with an object, got from the store if it is not there."""
-        path = self._cache / self._file_name(fact)
+        path = self._place.cache / self._file_name(fact)
         if anew or not await self._runner.run(path.exists):
-            partial_path = temporary_path(self._work, "get")
+            partial_path = temporary_path(self._place.work, "get")
             try:
                 for start, length in split_parts(fact.size_bytes):
                     data = await self._store.get(fact.key, start=start, length=length)
@@ -261,9 +269,9 @@ class Compactor:
     def _keep(self, path: Path, pack: PackFact, plan: PackPlan) -> None:
         """Keep a pack for the next larger one, instead of what it was made of."""
         with map_os_errors(f"keep {path}"):
-            path.rename(self._cache / self._file_name(pack))
+            path.rename(self._place.cache / self._file_name(pack))
             for source in plan.sources:
-                (self._cache / self._file_name(source)).unlink(missing_ok=True)
+                (self._place.cache / self._file_name(source)).unlink(missing_ok=True)
 
     def _file_name(self, fact: SegmentFact | PackFact) -> str:
         if isinstance(fact, PackFact):
