@@ -14,7 +14,8 @@ import pytest
 from walrep import errors
 from walrep.cli.command import EXIT_STATUS
 from walrep.cli.main import commands
-from walrep.config import ConfigFile, DatabaseTable, Overrides, load_settings
+from walrep.config import Overrides, load_settings
+from walrep.config_file import ConfigFile, DatabaseTable
 from walrep.engine.settings import DatabaseSettings, ReplicateSettings
 from walrep.store.providers import PROVIDERS
 from walrep.store.s3_url import S3Access, S3Url

@@ -25,17 +25,21 @@ from walrep.clock import Clock, SystemClock
 from walrep.core.compaction import CompactionPlan, CompactionPolicy
 from walrep.core.events import Report
 from walrep.core.history import History
-from walrep.core.units import parse_bookmark
+from walrep.core.retention import RetentionPolicy
+from walrep.core.units import Position, parse_bookmark
 from walrep.disk.atomic import map_os_errors
 from walrep.disk.room import DiskRoom
 from walrep.disk.spool import DISK_RESERVE_BYTES
-from walrep.engine import inspect
+from walrep.engine import inspect, pins
 from walrep.engine.compactor import Compacted, Compactor, Workplace
 from walrep.engine.detach import DetachOutcome, detach as run_detach
 from walrep.engine.fetch import read_history
 from walrep.engine.inspect import DumpRecord
+from walrep.engine.janitor import Janitor, PruneOutcome, Pruning
 from walrep.engine.lineage import read_replica_info
 from walrep.engine.parts import OpenedStore
+from walrep.engine.pins import KeepOutcome
+from walrep.engine.planning import Wanted
 from walrep.engine.restored import note_restored, position_before
 from walrep.engine.restorer import Progress, RestoreOutcome, RestoreRequest, restore as run_restore
 from walrep.engine.settings import ReplicateSettings, default_state_dir
@@ -59,14 +63,19 @@ __all__ = [
     "detach",
     "dump_file",
     "dump_object",
+    "find_pin",
     "is_replica",
+    "keep",
     "local_zone",
     "open_stores",
     "plan_compaction",
+    "plan_prune",
+    "prune",
     "read_replica",
     "replicate",
     "restore",
     "system_clock",
+    "unkeep",
     "versions",
 ]
 
@@ -161,6 +170,44 @@ async def compact(url: StoreUrl, *, clock: Clock, environment: Mapping[str, str]
     """Pack what there is to pack and delete what was replaced; see `walrep.engine.compactor` for what it raises."""
     async with _compactor(url, clock, environment) as compactor:
         return await compactor.run(None)
+
+
+async def plan_prune(
+    url: StoreUrl, policy: RetentionPolicy, *, clock: Clock, environment: Mapping[str, str]
+) -> Pruning:
+    """Return what retention would delete; see `walrep.engine.janitor` for what it raises."""
+    async with _opened(url, clock, environment) as (store, runner):
+        janitor = Janitor(store, clock=clock, writer=new_writer())
+        return await janitor.plan(await janitor.known_segments(runner), policy)
+
+
+async def prune(
+    url: StoreUrl, policy: RetentionPolicy, *, yes: bool, clock: Clock, environment: Mapping[str, str]
+) -> PruneOutcome:
+    """Delete what retention does not keep; see `walrep.engine.janitor` for what it raises."""
+    async with _opened(url, clock, environment) as (store, runner):
+        janitor = Janitor(store, clock=clock, writer=new_writer())
+        return await janitor.run(await janitor.known_segments(runner), policy, yes=yes)
+
+
+async def keep(
+    url: StoreUrl, name: str, wanted: Wanted, *, clock: Clock, environment: Mapping[str, str]
+) -> KeepOutcome:
+    """Keep a position under a name; see `walrep.engine.pins.keep` for what it raises."""
+    async with _opened(url, clock, environment) as (store, runner):
+        return await pins.keep(store, name, wanted, clock=clock, runner=runner)
+
+
+async def unkeep(url: StoreUrl, name: str, *, clock: Clock, environment: Mapping[str, str]) -> tuple[Position, ...]:
+    """Let go what is kept under a name; see `walrep.engine.pins.unkeep` for what it raises."""
+    async with _opened(url, clock, environment) as (store, _runner):
+        return await pins.unkeep(store, name)
+
+
+async def find_pin(url: StoreUrl, name: str, *, clock: Clock, environment: Mapping[str, str]) -> Position:
+    """Return what is kept under a name; see `walrep.engine.pins.find_pin` for what it raises."""
+    async with _opened(url, clock, environment) as (store, _runner):
+        return await pins.find_pin(store, name)
 
 
 async def dump_object(

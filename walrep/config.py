@@ -9,6 +9,15 @@
     shutdown-deadline = "30s"        # this one and the next are for all
     rival-check = "15m"
 
+    [retention]                      # a default for all databases, too
+    window = "30d"                   # any transaction of that long
+    daily = 0                        # snapshots beyond: the last one of each of so many days, weeks, months, years
+    weekly = 0
+    monthly = 0
+    yearly = 0
+    snapshots-min = 2                # so many snapshots stay however old they are
+    prune = true                     # false: delete nothing by age here; `walrep prune` runs elsewhere
+
     [s3]                             # what the URLs of buckets leave open
     endpoint = "https://s3.example.com"
     secret-access-key = "$BACKUP_SECRET"
@@ -19,84 +28,43 @@
     state-dir = ""                   # default: .<name>-walrep beside the database
     enable-wal = false
     wait = false
+    retention = { window = "7d" }
 
 Durations are `"10s"`, `"15m"`, `"1h"` or seconds; sizes are `"64MiB"`, `"1GiB"` or bytes. `~`, `$VAR` and `${VAR}` in
 paths and URLs are expanded (`$$` is a dollar), and relative paths are relative to the file. Whatever is not
 understood is an error: a misspelt setting that is ignored is a backup that is not made.
 
-This module opens one file, the configuration. It must not know what the settings do.
+This module must not know what the settings do.
 """
 
 from __future__ import annotations
 
-import difflib
 import re
 import string
-import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
-from walrep.core.amounts import Duration, Size, parse_duration_s, parse_size_bytes
+from walrep.config_file import DatabaseTable, RetentionTable, Tuning, read_file
 from walrep.core.flush import FlushPolicy
+from walrep.core.retention import RetentionPolicy
 from walrep.engine.settings import DatabaseSettings, ReplicateSettings, SpoolLimits, default_state_dir
 from walrep.errors import UsageError
 from walrep.store.s3_url import S3Access, check_access
 from walrep.store.url import StoreUrl, parse_url
 
 __all__ = [
-    "ConfigFile",
-    "DatabaseTable",
     "Overrides",
-    "Tuning",
     "load_settings",
+    "retention_for",
     "settings_from_pairs",
 ]
 
-_TOML_WORDS = {
-    "str": "a string",
-    "bool": "true or false",
-    "array": "an array",
-    "object": "a table",
-    "int": "an integer",
-    "float": "a number",
-}
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:", re.ASCII)
-_CONVERT_ERROR = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<path>.*)`)?", re.DOTALL)
 
 T = TypeVar("T")
-
-
-class Tuning(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
-    """What stands at the top for all databases, and again where one differs. None: not said."""
-
-    rpo: Duration | None = None
-    first_commit: Duration | None = None
-    segment_size: Size | None = None
-    outbox_limit: Size | None = None
-    cache_limit: Size | None = None
-    disk_reserve: Size | None = None
-
-
-class DatabaseTable(Tuning, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
-    """One `[[database]]`, as written."""
-
-    path: str
-    replica: str
-    state_dir: str = ""
-    enable_wal: bool = False
-    wait: bool = False
-
-
-class ConfigFile(Tuning, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
-    """`walrep.toml`, as written."""
-
-    shutdown_deadline: Duration | None = None
-    rival_check: Duration | None = None
-    s3: S3Access = S3Access()
-    database: tuple[DatabaseTable, ...] = ()
 
 
 class Overrides(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,7 +86,7 @@ def load_settings(file: Path, overrides: Overrides, environment: Mapping[str, st
         UsageError: it cannot be read, is not TOML, or says something that is not understood or contradicts itself.
 
     """
-    written = _read_file(file)
+    written = read_file(file)
     if not written.database:
         raise UsageError(
             "the configuration names no database", detail=str(file), hint="add a [[database]] with path and replica"
@@ -134,6 +102,29 @@ def load_settings(file: Path, overrides: Overrides, environment: Mapping[str, st
     deadline_s = _first_said(overrides.shutdown_deadline_s, written.shutdown_deadline)
     s3 = _s3_defaults(written.s3, _Places(base, environment, f"{file}, s3"))
     return _settings(databases, shutdown_deadline_s=deadline_s, rival_check_s=written.rival_check, s3=s3)
+
+
+def retention_for(
+    url: StoreUrl, said: RetentionTable, file: Path | None, environment: Mapping[str, str]
+) -> RetentionPolicy:
+    """Return the retention of a replica: what the command line says, then what the file does, if there is one.
+
+    Raises:
+        UsageError: the file is wrong, or no database of it has this replica; or a number makes no sense.
+
+    """
+    if file is None:
+        return _retention(said, where="arguments")
+    written = read_file(file)
+    for index, table in enumerate(written.database):
+        places = _Places(file.absolute().parent, environment, f"{file}, database[{index}]")
+        if places.url(table.replica, "replica").place == url.place:
+            return _retention(said, table.retention, written.retention, where=places.where)
+    raise UsageError(
+        "no database of the configuration has this replica",
+        detail=f"{file}: {url}",
+        hint="give the URL as it stands there",
+    )
 
 
 def settings_from_pairs(
@@ -166,55 +157,6 @@ def settings_from_pairs(
     ]
     _check_distinct(databases)
     return _settings(databases, shutdown_deadline_s=overrides.shutdown_deadline_s)
-
-
-def _read_file(file: Path) -> ConfigFile:
-    try:
-        document = tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError("the configuration cannot be read", detail=f"{file}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError("the configuration is not TOML", detail=f"{file}: {error}") from error
-    _check_keys(document, ConfigFile, file, "")
-    tables = document.get("database")
-    for index, table in enumerate(tables if isinstance(tables, list) else []):
-        if isinstance(table, dict):
-            _check_keys(table, DatabaseTable, file, f"database[{index}].")
-    try:
-        return msgspec.convert(document, ConfigFile, dec_hook=_decode)
-    except msgspec.ValidationError as error:
-        match = _CONVERT_ERROR.fullmatch(str(error))
-        path, what = (match["path"] or "", match["what"]) if match else ("", str(error))
-        is_single_table = path == "database" and isinstance(document.get("database"), dict)
-        raise UsageError(
-            "the configuration is wrong",
-            detail=f"{file}: {path}: {_in_toml_words(what)}" if path else f"{file}: {_in_toml_words(what)}",
-            hint="write [[database]] with two brackets" if is_single_table else "",
-        ) from error
-
-
-def _decode(kind: type, value: object) -> object:
-    """Convert what msgspec does not know; it adds the key path to a ValueError."""
-    return Duration(parse_duration_s(value)) if kind is Duration else Size(parse_size_bytes(value))
-
-
-def _in_toml_words(message: str) -> str:
-    """Return msgspec's "Expected `bool`, got `str`" with the words of TOML."""
-    words = re.sub(r"`(\w+)`(?= \| |,|$)", lambda match: _TOML_WORDS.get(match[1], match[0]), message)
-    return words[:1].lower() + words[1:]
-
-
-def _check_keys(table: Mapping[str, object], kind: type[msgspec.Struct], file: Path, prefix: str) -> None:
-    known = [field.encode_name for field in msgspec.structs.fields(kind)]
-    unknown = [key for key in table if key not in known]
-    if not unknown:
-        return
-    near = difflib.get_close_matches(unknown[0].replace("_", "-").lower(), known, n=1)
-    raise UsageError(
-        "the configuration has a setting that does not exist",
-        detail=f"{file}: {prefix}{unknown[0]}",
-        hint=f"did you mean {near[0]!r}?" if near else f"there is {', '.join(sorted(known))}",
-    )
 
 
 class _Places(msgspec.Struct, frozen=True):
@@ -279,17 +221,32 @@ def _database(table: DatabaseTable, defaults: Tuning, overrides: Overrides, plac
         )
     )
     _check_amounts(flush, spool, places.where)
+    prunes = _first_said(table.retention.prune, defaults.retention.prune) is not False
+    policy = _retention(table.retention, defaults.retention, where=places.where)
     return DatabaseSettings(
         path=path,
         url=places.url(table.replica, "replica"),
         state_dir=places.path(table.state_dir, "state-dir") if table.state_dir else default_state_dir(path),
         flush=flush,
         spool=spool,
+        retention=policy if prunes else None,
         enable_wal=table.enable_wal or overrides.enable_wal,
         wait=table.wait or overrides.wait,
         new_timeline=overrides.new_timeline,
         take_over=overrides.take_over,
     )
+
+
+def _retention(*tables: RetentionTable, where: str) -> RetentionPolicy:
+    """Return the policy of the first of these tables that says something about each number."""
+    fields = ("window", "daily", "weekly", "monthly", "yearly", "snapshots_min")
+    said = _said(**{name: _first_said(*(getattr(table, name) for table in tables)) for name in fields})
+    negative = [name.replace("_", "-") for name, value in said.items() if value < 0]
+    if negative:
+        raise UsageError("a number of a retention is below zero", detail=f"{where}: {', '.join(negative)}")
+    if "window" in said:
+        said["window_s"] = said.pop("window")
+    return RetentionPolicy(**said)
 
 
 def _check_amounts(flush: FlushPolicy, spool: SpoolLimits, where: str) -> None:

@@ -27,7 +27,8 @@
     │   └─ RestoreMismatch
     ├─ SpoolError                          8   local state or disk
     │   └─ SpoolFull
-    └─ NotDurable                          9   stopped before everything captured was durable
+    ├─ NotDurable                          9   stopped before everything captured was durable
+    └─ PruneRefused                       10   nothing was deleted: it did not look right
 
 A *transient* error passes by itself. A *mendable* one passes when somebody puts it right, so that a writer that runs
 already waits for that, while one that starts refuses.
@@ -55,6 +56,7 @@ __all__ = [
     "NotWalMode",
     "ObjectNotFound",
     "PreconditionFailed",
+    "PruneRefused",
     "ReplicaConflict",
     "RestoreError",
     "RestoreMismatch",
@@ -228,6 +230,12 @@ class NotDurable(WalrepError):
     """Stopped while captured transactions were not yet acknowledged by the store."""
 
     exit_code = 9
+
+
+class PruneRefused(WalrepError):
+    """Retention deleted nothing, because what it would have deleted does not look right."""
+
+    exit_code = 10
 
 
 class InvariantViolated(AssertionError):

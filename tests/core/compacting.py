@@ -146,7 +146,7 @@ class Place:
             txid_before=Txid(self.txid),
             txid_after=Txid(self.txid + transactions),
             first_seen_ms=self.now_ms if seen_ms is None else seen_ms,
-            pinned=pinned,
+            is_opening=pinned,
         )
         self.txid += transactions
         self.objects[segment.key] = segment

@@ -16,7 +16,7 @@ from walrep.core.retention import (
     refuse_unusual,
 )
 from walrep.core.units import Seq, TimelineId, Txid
-from walrep.errors import InvariantViolated, StoreError
+from walrep.errors import InvariantViolated, PruneRefused
 
 A, B, C = (TimelineId(f"{number:05d}-aaaaaaaa") for number in (1, 2, 3))
 WEEK = RetentionPolicy(window_s=7 * 86_400.0, snapshots_min=0, grace_s=0.0)
@@ -123,9 +123,9 @@ def test_the_verdicts_say_why() -> None:
     assert reason(plan, "1/diff/3000") == f"{window}: begins on top of it"
     assert reason(plan, "1/full/2800") == "the full snapshot under 1/diff/3000"
     assert reason(plan, "1/opening") == "opens timeline 00001-aaaaaaaa"
-    assert reason(plan, "1/full/0") == "seen 2026-01-01T00:00:00.000Z, before the window, and no point rests on it"
+    assert reason(plan, "1/full/0") == "stored by 2026-01-01T00:00:00.000Z, before the window, and no point rests on it"
     assert reason(plan, "1/log/2901-3000") == (
-        "its last transaction was seen 2026-01-30T21:36:00.000Z, before the window, and no point needs it"
+        "its last transaction was seen by 2026-01-30T21:36:00.000Z, before the window, and no point needs it"
     )
 
 
@@ -319,8 +319,8 @@ def test_what_is_not_understood_stays() -> None:
     holding = Holding(snapshots=[], logs=[], others={"replica": 100, "segments/what": 5})
     plan = plan_retention(holding, NOTHING, day(NOW_DAY))
     assert [(each.key, each.keep, each.reason) for each in plan.verdicts] == [
-        ("replica", True, "neither a log nor a snapshot"),
-        ("segments/what", True, "neither a log nor a snapshot"),
+        ("replica", True, "not a log and not a snapshot of this replica"),
+        ("segments/what", True, "not a log and not a snapshot of this replica"),
     ]
     assert (plan.keep_count, plan.keep_bytes, plan.delete_count) == (2, 105, 0)
 
@@ -360,7 +360,7 @@ def test_a_key_names_one_object() -> None:
     ("apart_ms", "told"), [(-5 * 60_000 - 1, "5m behind"), (5 * 60_000 + 1, "5m ahead of"), (DAY, "1d ahead of")]
 )
 def test_nothing_is_deleted_by_a_clock_that_is_not_the_stores(apart_ms: int, told: str) -> None:
-    with pytest.raises(StoreError, match="clocks disagree") as refused:
+    with pytest.raises(PruneRefused, match="clocks disagree") as refused:
         refuse_clocks_apart(now_ms=T0, store_ms=T0 + apart_ms)
     assert refused.value.detail == f"the store's clock is {told} this machine's"
     assert "NTP" in refused.value.hint
@@ -392,6 +392,6 @@ def test_a_run_that_deletes_many_more_than_usual_needs_a_yes(
     if not refused:
         refuse_unusual(delete_count, last_counts, yes=False)
         return
-    with pytest.raises(StoreError, match=f"{delete_count} objects would be deleted") as error:
+    with pytest.raises(PruneRefused, match=f"{delete_count} objects would be deleted") as error:
         refuse_unusual(delete_count, last_counts, yes=False)
     assert "--yes" in error.value.hint

@@ -41,6 +41,7 @@ EXIT_STATUS = {
     7: "the restore cannot be done as asked",
     8: "local state, spool or disk failed",
     9: "stopped before everything captured was durable",
+    10: "nothing was deleted: the prune did not look right",
     EXIT_INTERRUPTED: "interrupted; replicate: a second signal stopped it at once",
 }
 

@@ -23,8 +23,10 @@ from walrep.cli.command import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_USAGE, Grou
 from walrep.cli.compact import compact
 from walrep.cli.detach import detach
 from walrep.cli.dump import dump
+from walrep.cli.keep import keep, unkeep
 from walrep.cli.list import list_replica
 from walrep.cli.output import Failure, Output, OutputClosed
+from walrep.cli.prune import prune
 from walrep.cli.replicate import replicate
 from walrep.cli.restore import restore
 from walrep.cli.session import Session
@@ -41,7 +43,7 @@ def commands() -> None:
     """Protect SQLite databases: ship every committed transaction, restore any of them."""
 
 
-for _command in (replicate, restore, list_replica, dump, compact, detach, version):
+for _command in (replicate, restore, list_replica, dump, compact, prune, keep, unkeep, detach, version):
     commands.add_command(_command)
 
 

@@ -6,16 +6,14 @@ from pathlib import Path
 from typing import get_args
 
 import click
-import msgspec
 
 from walrep import app
 from walrep.cli.command import Command, json_option, takes
 from walrep.cli.output import Output, format_size
 from walrep.cli.session import Session
-from walrep.core.target import AtBookmark, AtTime, AtTxid, Latest, Target, format_duration, format_time, parse_time
-from walrep.core.units import Txid, parse_bookmark
+from walrep.cli.targets import TargetOptions, read_target, target_options
+from walrep.core.target import format_duration, format_time
 from walrep.engine.restorer import RestoreOutcome, RestoreProgress, RestoreRequest
-from walrep.errors import UsageError
 from walrep.sqlite.target import Check
 from walrep.store.url import parse_url
 
@@ -24,20 +22,15 @@ __all__ = ["restore"]
 _CHECKS: tuple[Check, ...] = get_args(Check)
 
 
-class _Options(msgspec.Struct, frozen=True, kw_only=True):
+class _Options(TargetOptions, frozen=True, kw_only=True):
     url: str
     output: Path
-    at: str | None
-    txid: int | None
-    bookmark: str | None
-    timeline: str | None
-    nearest_before: bool
+    kept: str | None
     dry_run: bool
     force: bool
     if_db_not_exists: bool
     if_replica_exists: bool
     check: Check
-    as_json: bool
 
 
 @click.command(
@@ -45,11 +38,8 @@ class _Options(msgspec.Struct, frozen=True, kw_only=True):
 )
 @click.argument("url")
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", required=True, help="The database.")
-@click.option("--at", metavar="TIME", help='As of a time: RFC 3339, local ("2026-11-21 14:03"), or "2h ago".')
-@click.option("--txid", type=click.IntRange(min=0), metavar="N", help="As of a transaction.")
-@click.option("--bookmark", metavar="B", help="As of a position, as `walrep list` and `walrep restore` print it.")
-@click.option("--timeline", metavar="T", help="Of this timeline, by id or number.  [default: the newest]")
-@click.option("--nearest-before", is_flag=True, help="Where the time means one of two transactions, take the earlier.")
+@target_options
+@click.option("--kept", metavar="NAME", help="As of what `walrep keep` keeps under this name.")
 @click.option("--dry-run", is_flag=True, help="Show the plan; write nothing.")
 @click.option("--force", is_flag=True, help="Replace an existing database; never one that is in use.")
 @click.option("--if-db-not-exists", is_flag=True, help="Do nothing, successfully, if the database exists.")
@@ -70,7 +60,7 @@ def restore(session: Session, options: _Options) -> None:
     """
     output = session.output
     url = parse_url(options.url)
-    target = _target(session, options)
+    target = read_target(session, options, url=url, kept=options.kept)
     if options.if_db_not_exists and options.output.exists():
         _skip(output, "database-exists", f"{options.output} exists; nothing to do")
         return
@@ -97,27 +87,6 @@ def restore(session: Session, options: _Options) -> None:
             app.restore(url, request, clock=session.clock, environment=session.environment, progress=progress)
         )
     _print_json(output, outcome) if options.as_json else _print_text(output, outcome)
-
-
-def _target(session: Session, options: _Options) -> Target:
-    said = [
-        name
-        for name, value in (("--at", options.at), ("--txid", options.txid), ("--bookmark", options.bookmark))
-        if value is not None
-    ]
-    if len(said) > 1:
-        raise UsageError("a restore has one target", detail=f"{' and '.join(said)} are given", hint="choose one")
-    if options.at is not None:
-        zone = app.local_zone(session.environment)
-        parsed = parse_time(options.at, now_ms=session.clock.now_ms(), local_zone=zone)
-        if not options.as_json:
-            session.output.note(f"as of {parsed.shown}")
-        return AtTime(parsed.ms)
-    if options.txid is not None:
-        return AtTxid(Txid(options.txid))
-    if options.bookmark is not None:
-        return AtBookmark(parse_bookmark(options.bookmark))
-    return Latest()
 
 
 def _skip(output: Output, reason: str, text: str) -> None:

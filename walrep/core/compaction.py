@@ -27,10 +27,11 @@ from itertools import groupby
 import msgspec
 
 from walrep.core.chain import Chain, contains
-from walrep.core.history import History, Pack, Segment
+from walrep.core.history import History, Pack
 from walrep.core.names import PackName, pack_key, parse_segment_name
+from walrep.core.objects import SegmentFooter, SegmentHeader
 from walrep.core.target import format_time
-from walrep.core.units import Seq, TimelineId, Txid
+from walrep.core.units import Position, Seq, TimelineId, Txid
 
 __all__ = [
     "CompactionPlan",
@@ -42,6 +43,7 @@ __all__ = [
     "SegmentFact",
     "Stored",
     "plan_compaction",
+    "segment_fact",
     "stored_from",
 ]
 
@@ -62,7 +64,10 @@ class CompactionPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SegmentFact(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a durable segment; `pinned`: it opens a timeline."""
+    """What is known of a durable segment. `left`, of one that opens a timeline: the position of its parent.
+
+    `seen_ms`: the earliest and the latest at which one of its transactions was seen, or when it opened the timeline.
+    """
 
     key: str
     timeline: TimelineId
@@ -71,7 +76,15 @@ class SegmentFact(msgspec.Struct, frozen=True, kw_only=True):
     txid_before: Txid
     txid_after: Txid
     first_seen_ms: int
-    pinned: bool = False
+    seen_ms: tuple[int, int] = (0, 0)
+    is_opening: bool = False
+    is_fence: bool = False
+    left: Position | None = None
+
+    @property
+    def pinned(self) -> bool:
+        """Whether it is packed with none: INV-22."""
+        return self.is_opening or self.is_fence
 
     @property
     def first_seq(self) -> Seq:
@@ -218,6 +231,24 @@ def plan_compaction(stored: Stored, *, now_ms: int, policy: CompactionPolicy) ->
     )
 
 
+def segment_fact(key: str, size_bytes: int, header: SegmentHeader, footer: SegmentFooter) -> SegmentFact:
+    """Return what of a segment matters here, from its header and its footer."""
+    start = header.start
+    return SegmentFact(
+        key=key,
+        timeline=header.timeline,
+        seq=header.seq,
+        size_bytes=size_bytes,
+        txid_before=header.txid_before,
+        txid_after=footer.txid_after,
+        first_seen_ms=footer.first_seen_ms,
+        seen_ms=(header.created_ms,) * 2 if start else (footer.earliest_seen_ms, footer.latest_seen_ms),
+        is_opening=start is not None,
+        is_fence=header.fence,
+        left=start.parent if start else None,
+    )
+
+
 def stored_from(history: History, *, verified: frozenset[str] = frozenset(), pending_ms: int | None = None) -> Stored:
     """Return what a replica holds, from its history; `verified` are the keys of packs that were read back.
 
@@ -228,7 +259,7 @@ def stored_from(history: History, *, verified: frozenset[str] = frozenset(), pen
     spares = [(timeline.id, spare.key) for timeline in history.timelines for spare in timeline.spares]
     unread = [(timeline, key, parse_segment_name(key)) for timeline, key in spares if key not in read]
     return Stored(
-        segments=[_segment_fact(segment) for segment in segments],
+        segments=[segment_fact(each.key, each.size_bytes, each.header, each.footer) for each in segments],
         packs=[_pack_fact(pack, verified) for timeline in history.timelines for pack in timeline.packs],
         leftovers=[Leftover(key=key, timeline=timeline, seq=name.seq) for timeline, key, name in unread if name],
         pending_ms=pending_ms,
@@ -341,19 +372,6 @@ def _deletions(
 
 def _deletion(key: str, pack: PackFact) -> Deletion:
     return Deletion(key=key, replaced_by=pack.key, reason=f"a pack holds it since {format_time(pack.stored_ms)}")
-
-
-def _segment_fact(segment: Segment) -> SegmentFact:
-    return SegmentFact(
-        key=segment.key,
-        timeline=segment.header.timeline,
-        seq=segment.seq,
-        size_bytes=segment.size_bytes,
-        txid_before=segment.txid_before,
-        txid_after=segment.txid_after,
-        first_seen_ms=segment.footer.first_seen_ms,
-        pinned=segment.opens_timeline or segment.header.fence,
-    )
 
 
 def _pack_fact(pack: Pack, verified: frozenset[str]) -> PackFact:

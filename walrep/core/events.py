@@ -18,6 +18,7 @@ __all__ = [
     "Failed",
     "Flushed",
     "Packed",
+    "Pruned",
     "Removed",
     "Report",
     "Resumed",
@@ -96,6 +97,13 @@ class Removed(Event, frozen=True, kw_only=True, tag="removed"):
     """Objects were deleted that packs hold."""
 
     objects: int
+
+
+class Pruned(Event, frozen=True, kw_only=True, tag="pruned"):
+    """Retention deleted objects that nothing in the window, and nobody, needs."""
+
+    objects: int
+    object_bytes: int
 
 
 class StoreBack(Event, frozen=True, kw_only=True, tag="store-back"):

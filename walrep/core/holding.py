@@ -52,7 +52,10 @@ class Pin(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """A snapshot object; `base_key` names the full one under a differential. `seq`: the newest segment it includes."""
+    """A snapshot object; `base_key` names the full one under a differential. `seq`: the newest segment it includes.
+
+    `stored_ms`: when the store says that it was stored; 0 if that is not known.
+    """
 
     key: str
     timeline: TimelineId
@@ -62,6 +65,12 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: int
     kind: Literal["full", "differential"] = "full"
     base_key: str = ""
+    stored_ms: int = 0
+
+    @property
+    def newest_ms(self) -> int:
+        """The latest time that any clock gives it: nothing is deleted that one of them calls young."""
+        return max(self.seen_ms, self.stored_ms)
 
 
 class Log(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,6 +78,7 @@ class Log(msgspec.Struct, frozen=True, kw_only=True):
 
     `first_seen_ms` and `last_seen_ms` are the earliest and the latest at which one of them was seen (a clock can step
     between two); of an opening, when it was made. `left`, of an opening: the position at which the parent was left.
+    `stored_ms`: when the store says that it was stored; 0 if that is not known.
     """
 
     key: str
@@ -83,15 +93,25 @@ class Log(msgspec.Struct, frozen=True, kw_only=True):
     is_fence: bool = False
     is_opening: bool = False
     left: Point | None = None
+    stored_ms: int = 0
+
+    @property
+    def newest_ms(self) -> int:
+        """The latest time that any clock gives it: nothing is deleted that one of them calls young."""
+        return max(self.last_seen_ms, self.stored_ms)
 
 
 class Holding(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything in a replica. `others`: the sizes of all other objects by key, also of those that cannot be read."""
+    """Everything in a replica. `others`: the sizes of all other objects by key, also of those that cannot be read.
+
+    `reserved`: what somebody else needs, by key, and what for.
+    """
 
     snapshots: Sequence[Snapshot]
     logs: Sequence[Log]
     pins: Sequence[Pin] = ()
     others: Mapping[str, int] = {}
+    reserved: Mapping[str, str] = {}
 
     def sizes(self) -> dict[str, int]:
         """Return the size of every object, in bytes, by key."""
@@ -137,7 +157,7 @@ class HeldTimeline(msgspec.Struct, frozen=True, kw_only=True):
         if self.opening is None:
             return None
         base = next((each for each in self.usable if each.txid == 0), None)
-        return max(self.opening.first_seen_ms, base.seen_ms) if base else self.opening.first_seen_ms
+        return max(self.opening.newest_ms, base.newest_ms) if base else self.opening.newest_ms
 
     @property
     def tip_txid(self) -> Txid:

@@ -8,6 +8,8 @@
                                                                   what many segments held; times are when the first
                                                                   and the last transaction were seen
     snapshots/<timeline>/<txid>-<time>-<seq>-full                 a whole database; <time> is UTC, 20261121T093000123Z
+    pins/<name>/<bookmark>                                        a position that a person keeps under a name
+    pruned/<time>                                                 what retention has deleted until then
 
 Sorting keys sorts segments by sequence number, and a timeline's packs and snapshots by transaction.
 """
@@ -19,22 +21,31 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from walrep.core.units import Seq, TimelineId, Txid, format_seq, format_txid
+from walrep.core.units import Position, Seq, TimelineId, Txid, format_seq, format_txid, parse_bookmark
+from walrep.errors import UsageError
 
 __all__ = [
     "PACKS_PREFIX",
+    "PINS_PREFIX",
     "PROBE_PREFIX",
+    "PRUNED_PREFIX",
     "REPLICA_KEY",
     "SEGMENTS_PREFIX",
     "SNAPSHOTS_PREFIX",
     "PackName",
+    "PinName",
     "SegmentName",
     "SnapshotName",
+    "check_pin_name",
     "pack_key",
     "parse_pack_key",
+    "parse_pin_key",
+    "parse_pruned_key",
     "parse_segment_key",
     "parse_segment_name",
     "parse_snapshot_key",
+    "pin_key",
+    "pruned_key",
     "segment_key",
     "snapshot_key",
 ]
@@ -44,12 +55,16 @@ SEGMENTS_PREFIX = "segments/"
 PACKS_PREFIX = "packs/"
 SNAPSHOTS_PREFIX = "snapshots/"
 PROBE_PREFIX = "probe/"
+PINS_PREFIX = "pins/"
+PRUNED_PREFIX = "pruned/"
 
 _SEGMENT = re.compile(r"segments/(\d{16})(?:-([0-9a-f]{16}))?", re.ASCII)
 _PACK = re.compile(
     r"packs/(\d{5}-[0-9a-f]{8})/(\d{16})-(\d{16})-(\d{8}T\d{9}Z)-(\d{8}T\d{9}Z)-(\d{16})-(\d{16})", re.ASCII
 )
 _SNAPSHOT = re.compile(r"snapshots/(\d{5}-[0-9a-f]{8})/(\d{16})-(\d{8}T\d{9}Z)-(\d{16})-full", re.ASCII)
+_PRUNED = re.compile(r"pruned/\d{8}T\d{9}Z", re.ASCII)
+_PIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -79,6 +94,13 @@ class SnapshotName(msgspec.Struct, frozen=True, kw_only=True):
     txid: Txid
     seen_ms: int
     seq: Seq
+
+
+class PinName(msgspec.Struct, frozen=True):
+    """What the key of a pin tells: everything."""
+
+    name: str
+    position: Position
 
 
 def segment_key(seq: int, nonce: str = "") -> str:
@@ -139,6 +161,49 @@ def parse_snapshot_key(key: str) -> SnapshotName | None:
         return None
     timeline, txid, _stamp, seq = match.groups()
     return SnapshotName(timeline=TimelineId(timeline), txid=Txid(int(txid)), seen_ms=seen_ms, seq=Seq(int(seq)))
+
+
+def check_pin_name(name: str) -> str:
+    """Return the name of a pin, if it can be one.
+
+    Raises:
+        UsageError: it cannot.
+
+    """
+    if not _PIN_NAME.fullmatch(name):
+        raise UsageError(
+            "not a name that a position can be kept under",
+            detail=repr(name),
+            hint="up to 100 letters, digits, '.', '_' and '-', the first one a letter or a digit",
+        )
+    return name
+
+
+def pin_key(pin: PinName) -> str:
+    """Return the key of a pin."""
+    return f"{PINS_PREFIX}{check_pin_name(pin.name)}/{pin.position}"
+
+
+def parse_pin_key(key: str) -> PinName | None:
+    """Return what the key of a pin tells; None if it is not one."""
+    name, slash, bookmark = key.removeprefix(PINS_PREFIX).partition("/")
+    if not (key.startswith(PINS_PREFIX) and slash and _PIN_NAME.fullmatch(name)):
+        return None
+    try:
+        pin = PinName(name, parse_bookmark(bookmark))
+    except UsageError:
+        return None
+    return pin if pin_key(pin) == key else None
+
+
+def pruned_key(now_ms: int) -> str:
+    """Return the key of the record of a prune; the order of keys is the order of time."""
+    return f"{PRUNED_PREFIX}{_format_stamp(now_ms)}"
+
+
+def parse_pruned_key(key: str) -> int | None:
+    """Return when a prune was recorded, in ms since 1970; None if the key is not of such a record."""
+    return _parse_stamp(key.removeprefix(PRUNED_PREFIX)) if _PRUNED.fullmatch(key) else None
 
 
 def _format_stamp(ms: int) -> str:

@@ -10,9 +10,13 @@ A policy asks for **points**: positions that stay restorable, as far as they are
                that have one there; of two timelines in one of them the younger counts
     minimum    the newest N snapshots, however old: a machine that was off for a year must not come back to nothing
 
-What they need (`walrep.core.holding`) is kept. So are fences, for as long as there is the replica; the opening of a
-timeline for as long as anything of it is kept or no timeline is younger; and everything that is neither a log nor a
-snapshot. What compaction has replaced is compaction's to delete: here a pack and the segments in it count alike.
+What they need (`walrep.core.holding`) is kept. So are fences, for as long as there is the replica; what is reserved for
+another purpose; the opening of a timeline for as long as anything of it is kept or no timeline is younger; and
+everything that is neither a log nor a snapshot. What compaction has replaced is compaction's to delete: here a pack and
+the segments in it count alike.
+
+How old an object is, three clocks may tell: the writer's, at the first and at the last transaction, and the store's,
+when it was stored. Nothing is deleted that one of them calls young.
 
 The rest is deleted **in the order of the plan**: logs from the newest down, of the youngest timeline first;
 differential snapshots; full ones; openings of timelines of which nothing is left. Hence, after any number of deletions:
@@ -45,7 +49,7 @@ from walrep.core.holding import (
 )
 from walrep.core.target import format_duration, format_time
 from walrep.core.units import Txid, timeline_number
-from walrep.errors import StoreError
+from walrep.errors import PruneRefused
 
 __all__ = [
     "CLOCKS_APART_MS_MAX",
@@ -54,6 +58,7 @@ __all__ = [
     "RetentionPlan",
     "RetentionPolicy",
     "Verdict",
+    "is_anything_expired",
     "plan_retention",
     "refuse_clocks_apart",
     "refuse_unusual",
@@ -123,9 +128,10 @@ def plan_retention(holding: Holding, policy: RetentionPolicy, now_ms: int) -> Re
     snapshots = [*_calendar_snapshots(survey, policy, expired_ms), *_newest_snapshots(survey, policy.snapshots_min)]
     needs = chain(
         ((log.key, "a fence stays as long as the replica") for log in holding.logs if log.is_fence),
+        holding.reserved.items(),
         *(needs_of_points(survey, each) for each in points),
         *(needs_of_snapshot(survey, snapshot, reason) for snapshot, reason in snapshots),
-        ((key, "neither a log nor a snapshot") for key in holding.others),
+        ((key, "not a log and not a snapshot of this replica") for key in holding.others),
     )
     kept: dict[str, str] = {}
     for key, reason in needs:
@@ -153,18 +159,23 @@ def plan_retention(holding: Holding, policy: RetentionPolicy, now_ms: int) -> Re
     )
 
 
+def is_anything_expired(holding: Holding, policy: RetentionPolicy, now_ms: int) -> bool:
+    """Say whether a run would delete anything of what a replica held when it was last looked at."""
+    return bool(plan_retention(holding, policy, now_ms).deletions)
+
+
 def refuse_clocks_apart(*, now_ms: int, store_ms: int) -> None:
     """Refuse to delete by a clock that is not the store's.
 
     `store_ms` is what the store says is now: when it says that it wrote an object that was just written.
 
     Raises:
-        StoreError: the clocks are more than five minutes apart.
+        PruneRefused: the clocks are more than five minutes apart.
 
     """
     if abs(store_ms - now_ms) > CLOCKS_APART_MS_MAX:
         side = "ahead of" if store_ms > now_ms else "behind"
-        raise StoreError(
+        raise PruneRefused(
             "nothing is deleted while the clocks disagree",
             detail=f"the store's clock is {format_duration(abs(store_ms - now_ms))} {side} this machine's",
             hint="set this machine's clock (NTP), and try again",
@@ -178,13 +189,13 @@ def refuse_unusual(delete_count: int, last_counts: Sequence[int], *, yes: bool) 
     none, as in a first run, nothing is unusual. `yes`: a person has seen the plan and agreed.
 
     Raises:
-        StoreError: the run is unusual.
+        PruneRefused: the run is unusual.
 
     """
     counts = [count for count in last_counts if count > 0]
     usual = fmean(counts) if counts else float(delete_count)
     if not yes and delete_count > max(UNREMARKABLE_COUNT, UNUSUAL_FACTOR * usual):
-        raise StoreError(
+        raise PruneRefused(
             f"{delete_count} objects would be deleted, more than {UNUSUAL_FACTOR} times as many as usual",
             detail=f"the last {len(counts)} runs that deleted something deleted {usual:.1f} on average",
             hint="look at `walrep prune --dry-run`: a clock that was set wrong and a shorter retention look like this. "
@@ -197,8 +208,8 @@ def _window_points(survey: Survey, expired_ms: int) -> Iterator[Points]:
     for timeline in survey.timelines.values():
         followed_ms = _followed_ms(survey, timeline)
         # Before the first transaction of a log in the window stood the position before it: the window may begin there.
-        firsts = [Txid(log.first_txid - 1) for log in timeline.logs if log.last_seen_ms > expired_ms]
-        firsts += [each.txid for each in timeline.snapshots if each.seen_ms > expired_ms]
+        firsts = [Txid(log.first_txid - 1) for log in timeline.logs if log.newest_ms > expired_ms]
+        firsts += [each.txid for each in timeline.snapshots if each.newest_ms > expired_ms]
         reason = f"in the window and its grace, since {format_time(expired_ms)}"
         if followed_ms is None and not firsts:
             reason = f"the newest state of timeline {timeline.id}"
@@ -239,7 +250,7 @@ def _notices(survey: Survey, pins: Sequence[Pin]) -> Iterator[str]:
 
 def _calendar_snapshots(survey: Survey, policy: RetentionPolicy, expired_ms: int) -> Iterator[tuple[Snapshot, str]]:
     """Yield the last snapshot of each of the newest days, weeks, months and years beyond the window."""
-    beyond = [each for each in _usable_by_age(survey) if each.seen_ms <= expired_ms]
+    beyond = [each for each in _usable_by_age(survey) if each.newest_ms <= expired_ms]
     rules = (
         (policy.daily, "day", "%Y-%m-%d"),
         (policy.weekly, "week", "%G-W%V"),
@@ -295,10 +306,10 @@ def _deletions(holding: Holding, kept: Mapping[str, str]) -> dict[str, str]:
     deletions: dict[str, str] = {}
     for log in logs:
         if not log.is_opening:
-            seen = format_time(log.last_seen_ms)
-            deletions[log.key] = f"its last transaction was seen {seen}, before the window, and no point needs it"
+            seen = format_time(log.newest_ms)
+            deletions[log.key] = f"its last transaction was seen by {seen}, before the window, and no point needs it"
     for each in snapshots:
-        deletions[each.key] = f"seen {format_time(each.seen_ms)}, before the window, and no point rests on it"
+        deletions[each.key] = f"stored by {format_time(each.newest_ms)}, before the window, and no point rests on it"
     for log in logs:
         if log.is_opening:
             deletions[log.key] = f"nothing of timeline {log.timeline} is kept, and a younger one goes on"

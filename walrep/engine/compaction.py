@@ -1,4 +1,8 @@
-"""Compact one database's replica while it is written: when windows are over, and when graces are."""
+"""Compact one database's replica while it is written, and delete what retention does not keep.
+
+Packs are made when windows are over, and what they replace is deleted when graces are. Retention follows once a day,
+when there is something to delete; of a database that nobody writes, that is known without asking the store.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +10,19 @@ import asyncio
 from functools import partial
 from pathlib import Path
 
-from walrep.core.events import Alarm, Packed, Removed
+from walrep.core.events import Alarm, Packed, Pruned, Removed
 from walrep.core.objects import SegmentFooter, SegmentHeader
 from walrep.disk.atomic import map_os_errors, remove_temporaries
 from walrep.disk.room import DiskRoom
 from walrep.disk.spool import Spool
 from walrep.engine.compactor import Compacted, Compactor, Workplace
+from walrep.engine.janitor import Janitor
 from walrep.engine.parts import EngineParts
+from walrep.engine.retention import DailyRetention
 from walrep.engine.settings import DatabaseSettings
 from walrep.engine.shipping import Shipper
 from walrep.engine.waiting import wait_for_event
-from walrep.errors import CorruptObject, SpoolError, StoreError
+from walrep.errors import CorruptObject, PruneRefused, SpoolError, StoreError
 from walrep.store.base import Store
 
 __all__ = ["CompactionLoop"]
@@ -44,6 +50,9 @@ class CompactionLoop:
             writer=spool.state.writer,
             policy=parts.compaction,
         )
+        janitor = Janitor(store, clock=parts.clock, writer=spool.state.writer)
+        policy = settings.retention
+        self._retention = None if policy is None else DailyRetention(janitor, policy, parts.clock)
         shipper.stored = self._note
 
     async def run(self) -> None:
@@ -62,14 +71,37 @@ class CompactionLoop:
                     is_loaded = True
                 done = await self._compactor.run(self._shipper.pending_ms())
                 self._tell(done)
-                wait_s = None if done.may_not_delete else self._seconds_until(done.next_ms)
                 self._told.discard("compaction")
+                next_ms = None if done.may_not_delete else done.next_ms
+                if self._retention is not None and not done.may_not_delete:
+                    await self._prune(self._retention)
+                    next_ms = min(next_ms or self._retention.next_ms(), self._retention.next_ms())
+                wait_s = self._seconds_until(next_ms)
             except (StoreError, CorruptObject, SpoolError) as error:
                 self._alarm("compaction", f"packs cannot be made now: {error}", error.hint)
             await wait_for_event(self._changed, wait_s)
 
+    async def _prune(self, retention: DailyRetention) -> None:
+        try:
+            outcome = await retention.run(self._compactor.segments)
+        except PruneRefused as error:
+            self._alarm("prune-refused", str(error), error.hint)
+            return
+        self._told.discard("prune-refused")
+        if outcome.deleted:
+            self._compactor.forget(outcome.deleted)
+            self._parts.report(
+                Pruned(
+                    database=str(self._settings.path), objects=len(outcome.deleted), object_bytes=outcome.delete_bytes
+                )
+            )
+        if outcome.may_not_delete:
+            self._tell_may_not_delete()
+
     def _note(self, key: str, header: SegmentHeader, footer: SegmentFooter, size_bytes: int) -> None:
         self._compactor.note_segment(key, header, footer, size_bytes)
+        if self._retention is not None:
+            self._retention.note_stored()
         self._changed.set()
 
     def _seconds_until(self, next_ms: int | None) -> float | None:
@@ -87,8 +119,11 @@ class CompactionLoop:
         if done.deleted:
             self._parts.report(Removed(database=database, objects=len(done.deleted)))
         if done.may_not_delete:
-            hint = "run `walrep compact` with other credentials from time to time, or allow DeleteObject"
-            self._alarm("may-not-delete", "the store does not let walrep delete what packs replace", hint)
+            self._tell_may_not_delete()
+
+    def _tell_may_not_delete(self) -> None:
+        hint = "run `walrep compact` and `walrep prune` with other credentials from time to time, or allow DeleteObject"
+        self._alarm("may-not-delete", "the store does not let walrep delete what is not needed any more", hint)
 
     def _alarm(self, key: str, message: str, hint: str) -> None:
         if key not in self._told:

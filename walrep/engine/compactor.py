@@ -7,6 +7,7 @@ replaces may go; what was done of a plan is found in the store at the next start
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from walrep.core.compaction import (
     SegmentFact,
     Stored,
     plan_compaction,
+    segment_fact,
     stored_from,
 )
 from walrep.core.names import pack_key
@@ -99,6 +101,11 @@ class Compactor:
         self._downloaded_bytes = 0
         self._denied_until_s = float("-inf")
 
+    @property
+    def segments(self) -> Mapping[str, SegmentFact]:
+        """What is known of the segments that are there, by key."""
+        return self._segments
+
     async def load(self) -> None:
         """Learn what the replica holds; what was noted since it was listed is known better. One LIST, and some GETs."""
         reader = ReplicaReader(self._store, self._runner)
@@ -113,16 +120,13 @@ class Compactor:
 
     def note_segment(self, key: str, header: SegmentHeader, footer: SegmentFooter, size_bytes: int) -> None:
         """Note a segment that has just been stored."""
-        self._segments[key] = SegmentFact(
-            key=key,
-            timeline=header.timeline,
-            seq=header.seq,
-            size_bytes=size_bytes,
-            txid_before=header.txid_before,
-            txid_after=footer.txid_after,
-            first_seen_ms=footer.first_seen_ms,
-            pinned=header.start is not None or header.fence,
-        )
+        self._segments[key] = segment_fact(key, size_bytes, header, footer)
+
+    def forget(self, keys: Collection[str]) -> None:
+        """Note that objects are deleted."""
+        for known in (self._segments, self._packs, self._leftovers):
+            for key in keys:
+                known.pop(key, None)
 
     def plan(self, pending_ms: int | None) -> CompactionPlan:
         """Return what is to be done now; `pending_ms` is when the oldest commit was seen that is not stored yet."""
@@ -171,7 +175,7 @@ class Compactor:
                     may_not_delete = True
                     self._denied_until_s = self._clock.monotonic_s() + _DENIED_S
                 else:
-                    self._forget(keys)
+                    self.forget(keys)
                     deleted += keys
             if not (plan.builds or plan.unverified) and (may_not_delete or not keys):
                 return Compacted(
@@ -278,11 +282,6 @@ class Compactor:
             return f"pack-{fact.timeline}-{format_seq(fact.first_seq)}-{format_seq(fact.last_seq)}"
         is_own = timeline_nonce(fact.timeline) == self._writer.nonce[:8]
         return format_seq(fact.seq) if is_own else fact.key.rpartition("/")[2] + "-other"
-
-    def _forget(self, keys: list[str]) -> None:
-        for known in (self._segments, self._packs, self._leftovers):
-            for key in keys:
-                known.pop(key, None)
 
 
 def _header_of(file: BinaryIO) -> SegmentHeader | PackHeader:

@@ -8,6 +8,7 @@ import msgspec
 
 from walrep.core.compaction import CompactionPolicy
 from walrep.core.flush import FlushPolicy
+from walrep.core.retention import RetentionPolicy
 from walrep.store.s3_url import S3Access
 from walrep.store.url import StoreUrl
 
@@ -28,13 +29,14 @@ class SpoolLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class DatabaseSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """One database and its replica."""
+    """One database and its replica. `retention` None: nothing is deleted by age here; somebody else runs `prune`."""
 
     path: Path
     url: StoreUrl
     state_dir: Path
     flush: FlushPolicy = FlushPolicy()
     spool: SpoolLimits = SpoolLimits()
+    retention: RetentionPolicy | None = RetentionPolicy()
     enable_wal: bool = False
     wait: bool = False
     new_timeline: bool = False

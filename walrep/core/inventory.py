@@ -1,0 +1,101 @@
+"""From a listing to what retention decides on.
+
+The keys of packs, snapshots and pins tell what they are; segments are known from their headers and footers. What is not
+known is none of retention's business, and stays: so do segments beside the pack that replaces them, which compaction
+deletes. A key tells when the first and the last transaction were seen; as a clock can step between the two, the later
+one counts for both ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+
+from walrep.core.compaction import SegmentFact
+from walrep.core.holding import Holding, Log, Pin, Point, Snapshot
+from walrep.core.names import PackName, SnapshotName, parse_pack_key, parse_pin_key, parse_snapshot_key
+from walrep.core.units import Txid
+
+__all__ = ["Listed", "take_inventory"]
+
+
+class Listed(msgspec.Struct, frozen=True, kw_only=True):
+    """One object of a listing; `stored_ms` is what the store says."""
+
+    key: str
+    size_bytes: int
+    stored_ms: int
+
+
+def take_inventory(listing: Iterable[Listed], segments: Mapping[str, SegmentFact]) -> Holding:
+    """Return what a replica holds; `segments` are those that are known, by key."""
+    logs: list[Log] = []
+    snapshots: list[Snapshot] = []
+    pins: list[Pin] = []
+    others: dict[str, int] = {}
+    for each in listing:
+        if (fact := segments.get(each.key)) is not None:
+            logs.append(_log_of_segment(each, fact))
+        elif (pack := parse_pack_key(each.key)) is not None:
+            logs.append(_log_of_pack(each, pack))
+        elif (snapshot := parse_snapshot_key(each.key)) is not None:
+            snapshots.append(_snapshot(each, snapshot))
+        else:
+            others[each.key] = each.size_bytes
+            if (pin := parse_pin_key(each.key)) is not None:
+                pins.append(Pin(name=pin.name, point=Point(pin.position.timeline, pin.position.txid)))
+    return Holding(logs=logs, snapshots=snapshots, pins=pins, others=others, reserved=_newest(logs))
+
+
+def _newest(logs: Sequence[Log]) -> dict[str, str]:
+    """Return what a writer's next start looks for, and counts on from (INV-24)."""
+    newest = max((log.last_seq for log in logs), default=None)
+    return {
+        log.key: "it holds the newest segment, which the next start looks for" for log in logs if log.last_seq == newest
+    }
+
+
+def _log_of_segment(listed: Listed, fact: SegmentFact) -> Log:
+    return Log(
+        key=listed.key,
+        timeline=fact.timeline,
+        first_txid=Txid(fact.txid_before + 1),
+        last_txid=fact.txid_after,
+        first_seen_ms=fact.seen_ms[0],
+        last_seen_ms=fact.seen_ms[1],
+        first_seq=fact.seq,
+        last_seq=fact.seq,
+        size_bytes=listed.size_bytes,
+        is_fence=fact.is_fence,
+        is_opening=fact.is_opening,
+        left=Point(fact.left.timeline, fact.left.txid) if fact.left else None,
+        stored_ms=listed.stored_ms,
+    )
+
+
+def _log_of_pack(listed: Listed, name: PackName) -> Log:
+    return Log(
+        key=listed.key,
+        timeline=name.timeline,
+        first_txid=name.first_txid,
+        last_txid=name.last_txid,
+        first_seen_ms=min(name.first_seen_ms, name.last_seen_ms),
+        last_seen_ms=max(name.first_seen_ms, name.last_seen_ms),
+        first_seq=name.first_seq,
+        last_seq=name.last_seq,
+        size_bytes=listed.size_bytes,
+        stored_ms=listed.stored_ms,
+    )
+
+
+def _snapshot(listed: Listed, name: SnapshotName) -> Snapshot:
+    return Snapshot(
+        key=listed.key,
+        timeline=name.timeline,
+        txid=name.txid,
+        seen_ms=name.seen_ms,
+        seq=name.seq,
+        size_bytes=listed.size_bytes,
+        stored_ms=listed.stored_ms,
+    )
