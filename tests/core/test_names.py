@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from walrep.core.names import (
+    TIME_MS_MAX,
     PackName,
     SnapshotName,
     pack_key,
@@ -81,6 +82,23 @@ def test_the_packs_of_a_timeline_sort_by_transaction(one: PackName, two: PackNam
         assert (pack_key(one) < pack_key(two)) == (numbers[0] < numbers[1])
 
 
+@given(
+    st.from_regex(r"packs/00001-5f3a9c21/0{15}1-0{15}2-(\d{8}T\d{9}Z)-9999123\dT2\d{8}Z-0{15}1-0{15}2", fullmatch=True)
+)
+def test_a_key_is_a_pack_only_if_it_is_the_key_of_that_pack(key: str) -> None:
+    """What is deleted is named by its key, and that is made from the name."""
+    name = parse_pack_key(key)
+    assert name is None or pack_key(name) == key
+
+
+def test_the_last_time_of_a_key_is_the_end_of_the_year_9999() -> None:
+    key = PACK.replace("20261121T094459000Z", "99991231T235959999Z")
+    name = parse_pack_key(key)
+    assert name is not None
+    assert name.last_seen_ms == TIME_MS_MAX
+    assert pack_key(name) == key
+
+
 def test_a_pack_key_has_the_documented_form() -> None:
     name = PackName(
         timeline=TimelineId("00001-5f3a9c21"),
@@ -106,6 +124,9 @@ def test_a_pack_key_has_the_documented_form() -> None:
         PACK.replace("5f3a", "5F3A"),
         PACK.replace("20261121T093", "20261321T093"),
         PACK.replace("T094459", "T094460"),
+        PACK.replace("20261121T093", "19691231T235"),
+        PACK.replace("20261121T093", "00011121T093"),
+        PACK.replace("20261121T093", "00001121T093"),
         PACK.replace("0000000000000012", "0000000000000021"),
         PACK.replace("0000000000000012", "0000000000000000"),
         PACK.replace("0000000000000007", "0000000000000010"),
@@ -153,6 +174,7 @@ def test_what_is_no_segment_key_is_none(key: str) -> None:
         SNAPSHOT.replace("5f3a", "5F3A"),
         SNAPSHOT.replace("20261121", "20261321"),
         SNAPSHOT.replace("20261121", "20260230"),
+        SNAPSHOT.replace("20261121", "19691231"),
         SNAPSHOT.replace("T093000", "T093060"),
         SNAPSHOT.replace("T093000", "T243000"),
         SNAPSHOT.replace("123Z", "12\u0663Z"),

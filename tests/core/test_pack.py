@@ -10,8 +10,10 @@ import pytest
 import zstandard
 
 from tests.core.packs import PAGE, build, chunks_of, ends_of, packed, read, refusal
+from walrep.core.chunk import Commit
 from walrep.core.container import BlockType, Kind, encode_block, read_blocks
 from walrep.core.index import INDEX_ROWS_MAX, encode_index_block, parse_index
+from walrep.core.names import TIME_MS_MAX, pack_key, parse_pack_key
 from walrep.core.objects import PackFooter
 from walrep.core.pack import (
     ChunkRange,
@@ -244,13 +246,51 @@ def test_what_an_index_declares_is_bounded_by_the_object() -> None:
         parse_index(io.BytesIO(encode_block(BlockType.INDEX, bomb)).read, built.footer)
 
 
-def test_a_time_that_is_none_is_refused() -> None:
+@pytest.mark.parametrize("seen_ms", [1 << 62, TIME_MS_MAX + 1, -1])
+def test_a_time_that_is_none_is_refused(seen_ms: int) -> None:
+    """No key can tell it."""
     builder = HistoryBuilder(PAGE)
     builder.begin({1: bytes(PAGE)}, 10_000)
-    builder.commit([(1, bytes(PAGE))], 1, 1 << 62)
+    builder.commit([(1, bytes(PAGE))], 1, seen_ms)
     builder.seal()
     with pytest.raises(CorruptObject, match="a time that is none"):
         packed(builder)
+
+
+@pytest.mark.parametrize("seen_ms", [1 << 62, TIME_MS_MAX + 1, -1])
+def test_an_index_with_a_time_that_is_none_is_refused(seen_ms: int) -> None:
+    changes = {"seen_ms": seen_ms, "looked_ms": seen_ms}
+    data = forged(packed(build([1, 1]))[1], lambda commit: msgspec.structs.replace(commit, **changes))
+    with pytest.raises(CorruptObject, match="malformed index"):
+        ends_of(data)
+
+
+def test_the_first_and_the_last_time_that_there_are_may_be_packed() -> None:
+    builder = HistoryBuilder(PAGE)
+    builder.begin({1: bytes(PAGE)}, 0)
+    for seen_ms in (0, TIME_MS_MAX):
+        builder.commit([(1, bytes(PAGE))], 1, seen_ms, looked_ms=seen_ms - 20)
+    builder.seal()
+    built, data = packed(builder)
+    footer, index = ends_of(data)
+    assert (footer.first_seen_ms, footer.last_seen_ms) == (0, TIME_MS_MAX)
+    assert index.row(0).first_looked_ms == -20
+    assert parse_pack_key(pack_key(built.name)) == built.name
+
+
+def forged(data: bytes, change: Callable[[Commit], Commit], *, at: int = -1) -> bytes:
+    """Return a pack whose index says something else of the transactions in a chunk; every block is right in itself.
+
+    The footer is what it was.
+    """
+    header, *items, footer = read(data)
+    chunks = [item for item in items if isinstance(item, SegmentChunk)]
+    table = chunks[at].table
+    changed = msgspec.structs.replace(table, commits=list(map(change, table.commits)))
+    chunks[at] = msgspec.structs.replace(chunks[at], table=changed)
+    index = b"".join(map(encode_index_block, index_tables(header, chunks, [chunk.offset for chunk in chunks])))
+    body = data[: footer.index_offset] + index
+    return body + encode_pack_end(footer, len(body))
 
 
 # -- reading a part ----------------------------------------------------------------------------------------------------
@@ -291,6 +331,20 @@ def test_a_range_that_is_not_what_the_index_says_is_refused() -> None:
     for part in (data[start : start + length - 1], mine[2] + mine[1], theirs[1] + theirs[2], mine[0] + mine[2]):
         with pytest.raises(CorruptObject):
             list(read_pack_chunks(io.BytesIO(part).read, index, range(1, 3)))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"seen_ms": 99_000}, {"looked_ms": 10_000}, {"checksum": 1}, {"pages_after": 20}], ids=str
+)
+def test_a_chunk_is_compared_with_all_that_the_index_says_of_it(changes: dict[str, int]) -> None:
+    """The index is right in itself, and says that another transaction stood at a time."""
+    builder = build([1], [1, 1], [1])
+    data = forged(packed(builder)[1], lambda commit: msgspec.structs.replace(commit, **changes), at=1)
+    _footer, index = ends_of(data)
+    (right, wrong) = (index.byte_range(number, number + 1)[0] for number in (0, 1))
+    assert len(list(read_pack_chunks(io.BytesIO(data[right:]).read, index, range(1)))) == 2
+    with pytest.raises(CorruptObject, match="contradicts the chunk"):
+        list(read_pack_chunks(io.BytesIO(data[wrong:]).read, index, range(1, 2)))
 
 
 def test_the_footer_tells_the_name() -> None:

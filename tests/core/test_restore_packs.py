@@ -196,11 +196,13 @@ def test_latest_is_never_older_data_because_the_last_pack_is_damaged() -> None:
     builder = build(steady(11_000, 12_000), steady(13_000), steady(14_000))
     key = builder.pack(builder.packable()[1:])
     builder.objects[key] = builder.objects[key][:-1]
-    for target in (Latest(), AtTime(13_000), AtTime(99_000), AtTxid(Txid(3))):
-        with pytest.raises(TargetNotFound):
-            plan(builder, target)
+    for target in (Latest(), AtTime(12_000), AtTime(13_000), AtTime(99_000), AtTxid(Txid(3))):
+        for nearest_before in (False, True):
+            with pytest.raises(TargetNotFound) as caught:
+                plan(builder, target, nearest_before=nearest_before)
+            assert "--txid 2" in caught.value.hint or key in caught.value.hint
     assert plan(builder, AtTime(11_500)).position.txid == 1
-    assert plan(builder, AtTime(99_000), nearest_before=True).position.txid == 2
+    assert plan(builder, AtTxid(Txid(2))).position.txid == 2
 
 
 def test_a_pack_that_is_gone_is_a_hole() -> None:

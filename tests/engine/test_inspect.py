@@ -13,7 +13,6 @@ from walrep.core.restore import PART_BYTES
 from walrep.core.units import TimelineId, Txid
 from walrep.engine.fetch import read_history
 from walrep.engine.inspect import DumpRecord, dump_file, dump_object, list_replica
-from walrep.engine.partcache import PartCache
 from walrep.errors import CorruptObject, ObjectNotFound
 from walrep.runner import InlineRunner
 from walrep.store.memory import MemoryObject, MemoryStore
@@ -193,14 +192,3 @@ async def test_a_large_object_of_a_store_is_dumped_in_parts() -> None:
     assert [await anext(iterator) for _record in records] == records
     with pytest.raises(CorruptObject):
         await anext(iterator)
-
-
-def test_the_part_cache_goes_to_disk_then_forgets() -> None:
-    cache = PartCache(memory_bytes_max=10, disk_bytes_max=10)
-    for name in "abc":
-        cache.put(name, 0, name.encode() * 8)
-    assert [cache.get(name, 0, 8) for name in "abc"] == [b"a" * 8, b"b" * 8, None]
-    assert cache.get("a", 0, 7) is None
-    assert cache.get("a", 1, 8) is None
-    cache.close()
-    assert cache.get("a", 0, 8) is None

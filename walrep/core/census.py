@@ -6,18 +6,19 @@ A pack's key tells its range also when the pack is damaged. A segment that a rea
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 import msgspec
 
-from walrep.core.links import Damage, Pack, Segment, SegmentEnds, Spare, covers
+from walrep.core.links import Damage, Pack, Segment, SegmentEnds, Spare, replacing
 from walrep.core.names import (
     PROBE_PREFIX,
     REPLICA_KEY,
     PackName,
     SegmentName,
     SnapshotName,
+    pack_key,
     parse_pack_key,
     parse_segment_name,
     parse_snapshot_key,
@@ -26,7 +27,7 @@ from walrep.core.objects import PackFooter
 from walrep.core.pack import pack_name
 from walrep.core.units import Seq, TimelineId
 
-__all__ = ["Census", "Parts", "Problem", "ProblemKind", "Snapshot", "take_census"]
+__all__ = ["Census", "Parts", "Problem", "ProblemKind", "Snapshot", "segments_to_read", "take_census"]
 
 ProblemKind = Literal[
     "unknown-key",
@@ -95,15 +96,16 @@ class Census:
         elif self.replica and footer.header.replica != self.replica:
             self._report("foreign-pack", f"{key} belongs to replica {footer.header.replica}", name.timeline)
         else:
-            parts.packs.append(Pack(key=key, name=name, size_bytes=size_bytes, footer=footer))
+            pack = Pack(key=key, name=name, size_bytes=size_bytes, header=footer.header, footer=footer)
+            parts.packs.append(pack)
             self.replica = self.replica or footer.header.replica
 
     def add_segment(self, key: str, size_bytes: int, name: SegmentName, ends: SegmentEnds | Damage | None) -> None:
         """Take in a segment, after all packs; its ends are None if they were not read."""
-        pack = self._pack_of(name) if ends is None else None
+        pack = replacing(name, self._readable_packs()) if ends is None else None
         if pack is not None:
-            spare = Spare(key=key, size_bytes=size_bytes, replaced_by=pack.key)
-            self.timelines[pack.name.timeline].spares.append(spare)
+            spare = Spare(key=key, size_bytes=size_bytes, replaced_by=pack_key(pack))
+            self.timelines[pack.timeline].spares.append(spare)
         elif not isinstance(ends, SegmentEnds):
             message = ends.message if ends else "its header and footer were not read"
             self._refuse(name, "damaged-segment", f"{key}: {message}")
@@ -142,10 +144,8 @@ class Census:
                 self._report("missing-segment", f"{text} missing")
             reached = max(reached, last)
 
-    def _pack_of(self, name: SegmentName) -> Pack | None:
-        return next(
-            (pack for parts in self.timelines.values() for pack in parts.packs if covers(pack.name, name)), None
-        )
+    def _readable_packs(self) -> Iterator[PackName]:
+        return (pack.name for parts in self.timelines.values() for pack in parts.packs)
 
     def _refuse(self, name: SegmentName, kind: ProblemKind, message: str, timeline: str = "") -> None:
         self.unreadable.append(name.seq)
@@ -153,6 +153,21 @@ class Census:
 
     def _report(self, kind: ProblemKind, message: str, timeline: str = "") -> None:
         self.problems.append(Problem(kind=kind, message=message, timeline=timeline))
+
+
+def segments_to_read(
+    sizes: Mapping[str, int], packs: Mapping[str, PackFooter | Damage], problems: Sequence[Problem] = ()
+) -> frozenset[str]:
+    """Return the keys of the segments whose ends a history needs, from a listing and the footers of its packs.
+
+    These are all but those that a readable pack replaces, until the history of these has `problems` that the others may
+    solve: then it is all of them. Nothing but a stray object is beyond doubt no such problem.
+    """
+    segments = {key: name for key in sizes if (name := parse_segment_name(key)) is not None}
+    if any(problem.kind != "unknown-key" for problem in problems):
+        return frozenset(segments)
+    readable = [pack_name(footer) for footer in packs.values() if isinstance(footer, PackFooter)]
+    return frozenset(key for key, name in segments.items() if replacing(name, readable) is None)
 
 
 def take_census(

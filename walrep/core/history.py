@@ -72,9 +72,11 @@ class TxidRange(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Timeline(msgspec.Struct, frozen=True, kw_only=True):
-    """One timeline. `begin_seq` is None when its opening segment is not there; `tip_txid` may not be restorable.
+    """One timeline. `begin_seq` is None when its opening segment is not there.
 
-    `segments` and `packs` are those that were read, `chain` those that count, and `spares` what others replace.
+    `tip_txid` is the last transaction that there was, as everything stored tells, the timelines that left it included;
+    it may be neither restorable nor there. `segments` and `packs` are those that were read, `chain` those that count,
+    and `spares` what others replace.
     """
 
     id: TimelineId
@@ -96,8 +98,20 @@ class Timeline(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def readable_txid(self) -> Txid:
         """The last transaction that is known to be there, restorable or not."""
-        ends = [each.footer.txid_after for each in self.chain] + [each.name.txid for each in self.snapshots]
+        ends = [each.txid_after for each in self.chain] + [each.name.txid for each in self.snapshots]
         return max(ends, default=Txid(0))
+
+    @property
+    def unread(self) -> tuple[Spare, ...]:
+        """Segments that were not read, because a pack replaces them."""
+        read = {each.key for each in (*self.segments, *self.packs)}
+        return tuple(each for each in self.spares if each.key not in read)
+
+    @property
+    def misfits(self) -> frozenset[str]:
+        """The keys of what is neither used nor replaced: it contradicts what others hold of the same transactions."""
+        told = {each.key for each in self.chain} | {each.key for each in self.spares}
+        return frozenset(each.key for each in (*self.segments, *self.packs)) - told
 
 
 class History(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,6 +144,7 @@ def build_history(
     found = sorted(census.timelines.items())
     timelines = tuple(_timeline(identity, parts, problems) for identity, parts in found)
     problems += [problem for timeline in timelines for problem in _check_parent(timeline, timelines)]
+    timelines = tuple(_with_what_left(timeline, timelines) for timeline in timelines)
     lineages = find_lineages(
         (segment.header for _, parts in found for segment in parts.segments),
         (name for _, parts in found for name in parts.pack_names),
@@ -184,6 +199,12 @@ def _timeline(identity: TimelineId, parts: Parts, problems: list[Problem]) -> Ti
         coverages=coverages,
         ranges=_ranges(coverages),
     )
+
+
+def _with_what_left(timeline: Timeline, timelines: Sequence[Timeline]) -> Timeline:
+    """Return a timeline that reaches as far as others that left it tell: its own tail may be gone."""
+    left = [each.parent.txid for each in timelines if each.parent and each.parent.timeline == timeline.id]
+    return msgspec.structs.replace(timeline, tip_txid=max([timeline.tip_txid, *left]))
 
 
 def _begin_ms(parts: Parts, start: Segment | None, chain: Sequence[Link]) -> int:

@@ -18,6 +18,8 @@ is a zstd-compressed table, the body is empty. Little-endian, columns one after 
     i64[n]    by how much the latest one was after that of the last transaction
     u32[n]    how long before the first sighting walrep had looked and not seen it, ms (2^32-1: that or longer)
 
+Times of sightings are between 0 and the end of the year 9999, as those that the key of a pack can tell.
+
 A chunk in which no transaction ends leaves everything as it was: the row repeats size and checksum of the row before
 (the first: of the pack's header), and all its times are the last sighting before it (0 if there is none).
 
@@ -37,6 +39,7 @@ import zstandard
 
 from walrep.core.chunk import CHUNK_FRAMES_MAX
 from walrep.core.container import BLOCK_HEADER_BYTES, BlockType, encode_block, read_block
+from walrep.core.names import TIME_MS_MAX
 from walrep.core.objects import PackFooter, PackHeader
 from walrep.core.segment import SegmentChunk
 from walrep.errors import CorruptObject, check
@@ -50,6 +53,7 @@ __all__ = [
     "decode_index_rows",
     "decompress_index",
     "encode_index_block",
+    "index_row",
     "parse_index",
 ]
 
@@ -61,7 +65,7 @@ CHUNK_BLOCK_BYTES_MIN = BLOCK_HEADER_BYTES + 2 * 10
 _LEVEL = 3
 _FIXED = struct.Struct("<IQQ")
 _ROW_BYTES = 54
-_TIME_MAX = 1 << 60
+_NUMBER_MAX = 1 << 60
 _GAP_MAX = 0xFFFF_FFFF
 _ROWS = np.dtype(
     [
@@ -102,6 +106,43 @@ class IndexRow(msgspec.Struct, frozen=True, kw_only=True):
         """How many transactions end in the chunk."""
         return self.txid_after - self.txid_before
 
+    @property
+    def state_after(self) -> tuple[int, int, int]:
+        """Transaction, database checksum and size in pages after the chunk."""
+        return self.txid_after, self.checksum_after, self.pages_after
+
+
+def index_row(chunk: SegmentChunk, offset: int, state: tuple[int, int, int], seen_ms: int) -> IndexRow:
+    """Return the row of a chunk whose block lies at `offset`.
+
+    `state` is what a row's `state_after` is, of the chunk before, and `seen_ms` the last sighting before.
+
+    Raises:
+        CorruptObject: a time is none.
+
+    """
+    txid, checksum, pages = state
+    commits = chunk.table.commits
+    last = commits[-1] if commits else None
+    seen = [commit.seen_ms for commit in commits] or [seen_ms]
+    looked_ms = commits[0].looked_ms if commits else seen_ms
+    if min(seen) < 0 or max(seen) > TIME_MS_MAX or abs(looked_ms) > TIME_MS_MAX:
+        raise CorruptObject("a time that is none", offset=chunk.offset)
+    return IndexRow(
+        offset=offset,
+        block_bytes=chunk.block_bytes,
+        txid_before=txid,
+        txid_after=txid + len(commits),
+        ends_transaction=chunk.ends_transaction,
+        pages_after=last.pages_after if last else pages,
+        checksum_after=last.checksum if last else checksum,
+        first_looked_ms=looked_ms,
+        first_seen_ms=seen[0],
+        last_seen_ms=seen[-1],
+        earliest_seen_ms=min(seen),
+        latest_seen_ms=max(seen),
+    )
+
 
 class IndexBuilder:
     """Makes the index of a pack while its chunks go by; holds at most one block's rows.
@@ -123,8 +164,8 @@ class IndexBuilder:
             CorruptObject: a time is none.
 
         """
-        row = self._row(chunk, offset)
-        self._state = (row.txid_after, row.checksum_after, row.pages_after)
+        row = index_row(chunk, offset, self._state, self.last_seen_ms)
+        self._state = row.state_after
         if row.transaction_count:
             self._note_times(row)
         self._rows.append(row)
@@ -134,29 +175,6 @@ class IndexBuilder:
         """Return the plain table of the rows that no block holds yet; None if there are none."""
         rows, self._rows = self._rows, []
         return _encode_rows(rows) if rows else None
-
-    def _row(self, chunk: SegmentChunk, offset: int) -> IndexRow:
-        txid, checksum, pages = self._state
-        commits = chunk.table.commits
-        last = commits[-1] if commits else None
-        seen = [commit.seen_ms for commit in commits] or [self.last_seen_ms]
-        looked_ms = commits[0].looked_ms if commits else self.last_seen_ms
-        if max(map(abs, (*seen, looked_ms))) > _TIME_MAX:
-            raise CorruptObject("a time that is none", offset=chunk.offset)
-        return IndexRow(
-            offset=offset,
-            block_bytes=chunk.block_bytes,
-            txid_before=txid,
-            txid_after=txid + len(commits),
-            ends_transaction=chunk.ends_transaction,
-            pages_after=last.pages_after if last else pages,
-            checksum_after=last.checksum if last else checksum,
-            first_looked_ms=looked_ms,
-            first_seen_ms=seen[0],
-            last_seen_ms=seen[-1],
-            earliest_seen_ms=min(seen),
-            latest_seen_ms=max(seen),
-        )
 
     def _note_times(self, row: IndexRow) -> None:
         if not self._transaction_count:
@@ -203,8 +221,11 @@ class PackIndex:
         """Return transaction, database checksum and size in pages before the chunk of a row."""
         if number == 0:
             return int(self.header.txid_before), self.header.checksum_before, self.header.pages_before
-        before = self.row(number - 1)
-        return before.txid_after, before.checksum_after, before.pages_after
+        return self.row(number - 1).state_after
+
+    def seen_before(self, number: int) -> int:
+        """Return when the last transaction before the chunk of a row was seen; 0 if the pack has none."""
+        return self.row(number - 1).last_seen_ms if number else 0
 
     def byte_range(self, first: int, stop: int) -> tuple[int, int]:
         """Return where the chunks of rows `first` up to `stop` lie, as start and length."""
@@ -245,7 +266,7 @@ def decode_index_rows(plain: bytes, *, offset: int) -> npt.NDArray[np.void]:
     if len(plain) < _FIXED.size:
         raise CorruptObject("malformed index: length", offset=offset)
     n, first_offset, txid = _FIXED.unpack_from(plain)
-    if n < 1 or len(plain) != _FIXED.size + n * _ROW_BYTES or max(first_offset, txid) >= _TIME_MAX:
+    if n < 1 or len(plain) != _FIXED.size + n * _ROW_BYTES or max(first_offset, txid) >= _NUMBER_MAX:
         raise CorruptObject("malformed index: length", offset=offset)
     at = _FIXED.size
 
@@ -328,13 +349,13 @@ def _encode_rows(rows: list[IndexRow]) -> bytes:
 def _check_rows(
     rows: npt.NDArray[np.void], counts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64], offset: int
 ) -> None:
-    times = [rows[name] for name in ("first_looked_ms", "first_seen_ms", "last_seen_ms")]
+    times = [rows[name] for name in ("earliest_seen_ms", "latest_seen_ms")]
     if (
         rows["block_bytes"].min() < CHUNK_BLOCK_BYTES_MIN
         or counts.max() > CHUNK_FRAMES_MAX
         or ends.max() > 1
         or (ends > counts).any()
-        or any(column.min() < -2 * _TIME_MAX or column.max() > 2 * _TIME_MAX for column in times)
+        or any(column.min() < 0 or column.max() > TIME_MS_MAX for column in times)
         or (rows["earliest_seen_ms"] > np.minimum(rows["first_seen_ms"], rows["last_seen_ms"])).any()
         or (rows["latest_seen_ms"] < np.maximum(rows["first_seen_ms"], rows["last_seen_ms"])).any()
     ):

@@ -6,21 +6,26 @@ both do. Which of several count, where a pack lies beside what it replaces, is f
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Protocol
+
 import msgspec
 
+from walrep.core.chain import Stretch
 from walrep.core.names import PackName, SegmentName
 from walrep.core.objects import PackFooter, PackHeader, SegmentFooter, SegmentHeader
 from walrep.core.units import Seq, Txid, timeline_nonce
 
 __all__ = [
     "Damage",
+    "Joint",
     "Link",
     "Pack",
     "Segment",
     "SegmentEnds",
     "Spare",
-    "covers",
     "defect_between",
+    "replacing",
 ]
 
 
@@ -37,14 +42,50 @@ class Damage(msgspec.Struct, frozen=True):
     message: str
 
 
-class Segment(msgspec.Struct, frozen=True, kw_only=True):
-    """One segment object."""
+class _Link(msgspec.Struct, frozen=True, kw_only=True):
+    """What a segment and a pack have in common."""
 
     key: str
-    seq: Seq
     size_bytes: int
-    header: SegmentHeader
+    header: SegmentHeader | PackHeader
     footer: SegmentFooter
+
+    @property
+    def page_size(self) -> int:
+        """The page size of its database."""
+        return self.header.page_size
+
+    @property
+    def txid_before(self) -> Txid:
+        """The transaction that it continues."""
+        return self.header.txid_before
+
+    @property
+    def txid_after(self) -> Txid:
+        """Its last transaction."""
+        return self.footer.txid_after
+
+    @property
+    def transaction_count(self) -> int:
+        """How many transactions it holds."""
+        return self.txid_after - self.txid_before
+
+    @property
+    def checksum_before(self) -> int:
+        """The database checksum before its first transaction."""
+        return self.header.checksum_before
+
+    @property
+    def checksum_after(self) -> int | None:
+        """The database checksum after its last transaction; None where it says nothing about what follows."""
+        return self.footer.checksum_after
+
+
+class Segment(_Link, frozen=True, kw_only=True):
+    """One segment object."""
+
+    seq: Seq
+    header: SegmentHeader
 
     @property
     def first_seq(self) -> Seq:
@@ -62,33 +103,20 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
         return self.header.start is not None
 
     @property
-    def txid_before(self) -> Txid:
-        """The transaction that it continues."""
-        return self.header.txid_before
+    def checksum_after(self) -> int | None:
+        """The database checksum after its last transaction; None for what opens a timeline.
 
-    @property
-    def txid_after(self) -> Txid:
-        """Its last transaction."""
-        return self.footer.txid_after
-
-    @property
-    def transaction_count(self) -> int:
-        """How many transactions it holds."""
-        return self.txid_after - self.txid_before
+        That one is written before the base is copied: its checksum says nothing about the first transaction.
+        """
+        return None if self.opens_timeline else self.footer.checksum_after
 
 
-class Pack(msgspec.Struct, frozen=True, kw_only=True):
-    """One pack object."""
+class Pack(_Link, frozen=True, kw_only=True):
+    """One pack object; `header` is what its footer repeats of it."""
 
-    key: str
     name: PackName
-    size_bytes: int
+    header: PackHeader
     footer: PackFooter
-
-    @property
-    def header(self) -> PackHeader:
-        """What its header says, as its footer repeats it."""
-        return self.footer.header
 
     @property
     def first_seq(self) -> Seq:
@@ -99,26 +127,6 @@ class Pack(msgspec.Struct, frozen=True, kw_only=True):
     def last_seq(self) -> Seq:
         """The number of the last segment that it replaces."""
         return self.name.last_seq
-
-    @property
-    def opens_timeline(self) -> bool:
-        """Whether it opens its timeline: no pack does."""
-        return False
-
-    @property
-    def txid_before(self) -> Txid:
-        """The transaction that it continues."""
-        return self.header.txid_before
-
-    @property
-    def txid_after(self) -> Txid:
-        """Its last transaction."""
-        return self.footer.txid_after
-
-    @property
-    def transaction_count(self) -> int:
-        """How many transactions it holds."""
-        return self.txid_after - self.txid_before
 
 
 Link = Segment | Pack
@@ -132,19 +140,43 @@ class Spare(msgspec.Struct, frozen=True, kw_only=True):
     replaced_by: str
 
 
-def covers(pack: PackName, segment: SegmentName) -> bool:
-    """Return whether a pack replaces the segment with this name. The numbers of two writers may be the same."""
-    same_writer = not segment.nonce or segment.nonce.startswith(timeline_nonce(pack.timeline))
-    return same_writer and pack.first_seq <= segment.seq <= pack.last_seq
+class Joint(Stretch, Protocol):
+    """A stretch, and what tells besides the numbers whether it continues another one."""
+
+    @property
+    def page_size(self) -> int:
+        """The page size of its database."""
+        ...
+
+    @property
+    def checksum_before(self) -> int:
+        """The database checksum before its first transaction."""
+        ...
+
+    @property
+    def checksum_after(self) -> int | None:
+        """The database checksum after its last transaction; None where it says nothing about what follows."""
+        ...
 
 
-def defect_between(before: Link, after: Link) -> str:
+def replacing(segment: SegmentName, packs: Iterable[PackName]) -> PackName | None:
+    """Return the first of these packs that replaces a segment; None if none does.
+
+    The numbers of two writers may be the same, and their nonces tell them apart.
+    """
+    for pack in packs:
+        same_writer = not segment.nonce or segment.nonce.startswith(timeline_nonce(pack.timeline))
+        if same_writer and pack.first_seq <= segment.seq <= pack.last_seq:
+            return pack
+    return None
+
+
+def defect_between(before: Joint, after: Joint) -> str:
     """Return why `after` does not continue `before`; empty if it does."""
-    if after.header.txid_before != before.footer.txid_after:
-        return f"it begins after transaction {after.header.txid_before}, expected {before.footer.txid_after}"
-    if after.header.page_size != before.header.page_size:
+    if after.txid_before != before.txid_after:
+        return f"it begins after transaction {after.txid_before}, expected {before.txid_after}"
+    if after.page_size != before.page_size:
         return "it has another page size"
-    # The opening segment is written before the base is copied: its checksum says nothing about the first transaction.
-    if not before.opens_timeline and after.header.checksum_before != before.footer.checksum_after:
+    if before.checksum_after not in (None, after.checksum_before):
         return "the database checksum is another one"
     return ""

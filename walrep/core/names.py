@@ -32,6 +32,7 @@ __all__ = [
     "REPLICA_KEY",
     "SEGMENTS_PREFIX",
     "SNAPSHOTS_PREFIX",
+    "TIME_MS_MAX",
     "PackName",
     "PinName",
     "SegmentName",
@@ -57,6 +58,9 @@ SNAPSHOTS_PREFIX = "snapshots/"
 PROBE_PREFIX = "probe/"
 PINS_PREFIX = "pins/"
 PRUNED_PREFIX = "pruned/"
+
+TIME_MS_MAX = 253_402_300_799_999
+"""The last time that a key can tell, at the end of the year 9999; the first is that of 1970."""
 
 _SEGMENT = re.compile(r"segments/(\d{16})(?:-([0-9a-f]{16}))?", re.ASCII)
 _PACK = re.compile(
@@ -85,6 +89,16 @@ class PackName(msgspec.Struct, frozen=True, kw_only=True):
     last_seen_ms: int
     first_seq: Seq
     last_seq: Seq
+
+    @property
+    def txid_before(self) -> Txid:
+        """The transaction that it continues."""
+        return Txid(self.first_txid - 1)
+
+    @property
+    def txid_after(self) -> Txid:
+        """Its last transaction."""
+        return self.last_txid
 
 
 class SnapshotName(msgspec.Struct, frozen=True, kw_only=True):
@@ -212,9 +226,10 @@ def _format_stamp(ms: int) -> str:
 
 
 def _parse_stamp(stamp: str) -> int | None:
-    """Return ms since 1970; None if there is no such time."""
+    """Return ms since 1970; None if there is no such time, or it was before."""
     try:
         seconds = datetime.strptime(stamp[:15], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
     except ValueError:
         return None
-    return (seconds - _EPOCH) // timedelta(milliseconds=1) + int(stamp[15:18])
+    ms = (seconds - _EPOCH) // timedelta(milliseconds=1) + int(stamp[15:18])
+    return ms if ms >= 0 else None

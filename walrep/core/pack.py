@@ -39,6 +39,7 @@ from walrep.core.index import (
     PackIndex,
     decode_index_rows,
     decompress_index,
+    index_row,
 )
 from walrep.core.names import PackName
 from walrep.core.objects import PackFooter, PackHeader, SegmentFooter, SegmentHeader
@@ -141,18 +142,16 @@ def read_pack_chunks(read: Read, index: PackIndex, rows: range) -> Iterator[Chun
         CorruptObject: what is there is malformed, or not what the index says.
 
     """
-    before = ChunkRange(*index.state_before(rows.start))
-    yield before
-    chunks = ChunkSequence(msgspec.structs.replace(index.header, txid_before=Txid(before.txid_before)))
+    state, seen_ms = index.state_before(rows.start), index.seen_before(rows.start)
+    yield ChunkRange(*state)
+    chunks = ChunkSequence(msgspec.structs.replace(index.header, txid_before=Txid(state[0])))
     for number in rows:
         row = index.row(number)
         chunk = chunks.take(read_block(read, row.offset))
-        if (chunk.block_bytes, chunks.txid, chunk.ends_transaction) != (
-            row.block_bytes,
-            row.txid_after,
-            row.ends_transaction,
-        ):
+        # Also when it was seen: a time that was asked for was found in the index alone.
+        if index_row(chunk, row.offset, state, seen_ms) != row:
             raise CorruptObject("the index contradicts the chunk", offset=row.offset)
+        state, seen_ms = row.state_after, row.last_seen_ms
         yield chunk
 
 

@@ -154,8 +154,10 @@ def _plan_time(
     except TargetNotFound as error:
         raise TargetNotFound(error.message, detail=error.detail, hint=describe_ranges(timelines)) from None
     chosen = next(each for each in timelines if each.id == found.timeline)
-    if found.txid == chosen.readable_txid and ms > found.seen_ms and not nearest_before:
-        _refuse_unfinished(history, chosen)
+    if found.txid == chosen.readable_txid:
+        _refuse_lost(history, timelines, chosen)
+        if ms > found.seen_ms and not nearest_before:
+            _refuse_unfinished(history, chosen)
     reasons = (
         f"transaction {found.txid} is the last one seen by {format_time(ms)}",
         _timeline_reason(chosen, timeline) if timeline else f"timeline {chosen.id} was the current one then",
@@ -283,8 +285,24 @@ def _unreadable_after(history: History, timeline: Timeline) -> bool:
     return any(newest < seq < min(begins, default=seq + 1) for seq in history.unreadable)
 
 
+def _refuse_lost(history: History, timelines: Sequence[Timeline], last: Timeline) -> None:
+    """Refuse a time behind the end of a timeline where more is known to have been, whatever was accepted.
+
+    What is gone may have been seen in the very millisecond of the last transaction that is there.
+    """
+    if last.readable_txid < last.tip_txid:
+        _refuse_unfinished(history, last)
+    following = next((each for each in timelines if each.number > last.number), None)
+    if following is not None and following.number > last.number + 1:
+        raise TargetNotFound(
+            f"what was between timelines {last.id} and {following.id} is not here",
+            detail="another timeline may have been the current one then",
+            hint=f"to restore the end of the one before, use --timeline {last.id}; {describe_ranges(timelines)}",
+        )
+
+
 def _refuse_unfinished(history: History, timeline: Timeline) -> None:
-    """Refuse `latest` where it would silently be older than the newest that was stored."""
+    """Refuse the end of a timeline where it would silently be older than the newest that was stored."""
     complete = timeline.ranges and timeline.ranges[-1].last_txid == timeline.tip_txid
     if complete and not _unreadable_after(history, timeline):
         return
@@ -297,7 +315,10 @@ def _refuse_unfinished(history: History, timeline: Timeline) -> None:
         )
     if timeline.ranges:
         last = timeline.ranges[-1]
-        why = "; ".join(each.message for each in history.problems if each.timeline in {"", timeline.id})
+        own = {"", timeline.id}
+        why = "; ".join(
+            each.message for each in history.problems if each.timeline in own or timeline.id in each.message
+        )
         raise TargetNotFound(
             f"the newest transaction of timeline {timeline.id}, {timeline.tip_txid}, is not restorable",
             detail=why,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 
 import msgspec
 
 from walrep.core.chunk import Commit
 from walrep.core.container import BlockType, decode_struct, parse_footer
-from walrep.core.history import Damage, Pack, SegmentEnds, Snapshot
+from walrep.core.history import Damage, Pack, Segment, SegmentEnds, Snapshot
 from walrep.core.index import PackIndex, parse_index
 from walrep.core.objects import PackFooter, ReplicaInfo, SegmentFooter, SegmentHeader, SnapshotFooter, SnapshotHeader
 from walrep.core.pack import parse_pack_footer, read_pack_chunks
@@ -19,6 +20,8 @@ from walrep.engine.apply import naming
 from walrep.errors import CorruptObject
 
 __all__ = [
+    "SegmentItem",
+    "commits_in",
     "parse_chunk_commits",
     "parse_pack_end",
     "parse_pack_index",
@@ -26,6 +29,8 @@ __all__ = [
     "parse_segment_ends",
     "parse_snapshot_ends",
 ]
+
+SegmentItem = SegmentHeader | SegmentChunk | SegmentFooter
 
 _TOO_LARGE = "the footer is larger than it may be"
 
@@ -54,6 +59,20 @@ def parse_pack_index(pack: Pack, data: bytes) -> PackIndex:
     """Return the index of a pack, from its bytes from there to the end; raises `CorruptObject`."""
     with naming(pack.key):
         return parse_index(io.BytesIO(data).read, pack.footer)
+
+
+def commits_in(item: SegmentItem, planned: Segment) -> Sequence[Commit]:
+    """Return the transactions that end in an item of a segment.
+
+    Raises:
+        CorruptObject: it is of another segment than the history has read under this key.
+
+    """
+    if isinstance(item, SegmentChunk):
+        return item.table.commits
+    if item != (planned.header if isinstance(item, SegmentHeader) else planned.footer):
+        raise CorruptObject("it is another segment than was listed", offset=0)
+    return ()
 
 
 def parse_chunk_commits(key: str, index: PackIndex, number: int, block: bytes) -> list[Commit]:

@@ -2,8 +2,8 @@
 
 Small segments are read whole when the history is read, since a range costs as much as the object; of a pack the last
 16 KiB, which tell its footer, and mostly its index too. What was read is kept, in memory first, then in a temporary
-file, up to a limit of each, and not asked for again. Segments that a readable pack replaces are not read, unless
-something is wrong: then they may be what is left.
+file, up to a limit of each, and not asked for again. Which segments a history needs is decided by
+`walrep.core.census`.
 """
 
 from __future__ import annotations
@@ -13,18 +13,19 @@ from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
+from walrep.core.census import segments_to_read
 from walrep.core.chunk import Commit
 from walrep.core.history import Damage, History, Pack, Segment, SegmentEnds, Snapshot, build_history
 from walrep.core.index import PackIndex
-from walrep.core.links import covers
-from walrep.core.names import REPLICA_KEY, PackName, SegmentName, parse_pack_key, parse_segment_name
-from walrep.core.objects import PackFooter, SegmentFooter, SegmentHeader
-from walrep.core.pack import pack_name
+from walrep.core.names import REPLICA_KEY, parse_pack_key
+from walrep.core.objects import PackFooter
 from walrep.core.records import Known, Needs, PackChunk, SnapshotEnds
-from walrep.core.segment import SegmentChunk, read_segment
+from walrep.core.segment import read_segment
 from walrep.core.slices import PACK_END_BYTES, WHOLE_BYTES_MAX, Slice, split_parts
 from walrep.engine.apply import ObjectFeed, naming
 from walrep.engine.ends import (
+    SegmentItem,
+    commits_in,
     parse_chunk_commits,
     parse_pack_end,
     parse_pack_index,
@@ -52,7 +53,9 @@ T = TypeVar("T")
 class ReplicaReader:
     """Reads one replica for one operation; counts what it asks the store for."""
 
-    def __init__(self, store: Store, runner: Runner, *, parallel: int = _PARTS_IN_FLIGHT) -> None:
+    def __init__(
+        self, store: Store, runner: Runner, *, parallel: int = _PARTS_IN_FLIGHT, cache: PartCache | None = None
+    ) -> None:
         self.list_count = 0
         self.get_count = 0
         self.got_bytes = 0
@@ -61,7 +64,7 @@ class ReplicaReader:
         self._store = store
         self._runner = runner
         self._parallel = parallel
-        self._cache = PartCache()
+        self._cache = PartCache() if cache is None else cache
         self._pack_ends: dict[str, tuple[int, int]] = {}
         """Start and length of what was read of the end of each pack."""
 
@@ -76,13 +79,11 @@ class ReplicaReader:
         sizes = {info.key: info.size_bytes async for info in self._store.list("")}
         replica = parse_replica(await self._get(REPLICA_KEY, 0, sizes[REPLICA_KEY])) if REPLICA_KEY in sizes else ""
         footers = await self._pack_footers(sizes)
-        packs = [pack_name(end) for end in footers.values() if isinstance(end, PackFooter)]
-        segments = {key: name for key in sizes if (name := parse_segment_name(key)) is not None}
-        replaced = {key for key, name in segments.items() if _is_replaced(name, packs)}
-        ends = await self._segment_ends(sizes, segments.keys() - replaced)
+        ends = await self._segment_ends(sizes, segments_to_read(sizes, footers))
         history = build_history(sizes, ends, replica, footers)
-        if replaced and history.problems:
-            ends |= await self._segment_ends(sizes, replaced)
+        more = segments_to_read(sizes, footers, history.problems) - ends.keys()
+        if more:
+            ends |= await self._segment_ends(sizes, more)
             history = build_history(sizes, ends, replica, footers)
         return history
 
@@ -95,7 +96,7 @@ class ReplicaReader:
         chunks: dict[tuple[str, int], list[Commit]] = {}
 
         async def fetch(chunk: PackChunk) -> bytes:
-            return await self._keep_part(_part_of(chunk))
+            return await self._get_part(_part_of(chunk), keep=True)
 
         async def consume(chunk: PackChunk, block: bytes) -> bool:
             key = chunk.pack.key
@@ -149,9 +150,14 @@ class ReplicaReader:
         self.got_bytes += len(data)
         return data
 
-    async def _get_part(self, part: Part) -> bytes:
-        kept = await self._runner.run(partial(self._kept, part))
-        return await self._get(part.key, part.start, part.length) if kept is None else kept
+    async def _get_part(self, part: Part, *, keep: bool = False) -> bytes:
+        """Return a part that was kept, or ask the store for it, and with `keep` keep it then."""
+        data = await self._runner.run(partial(self._kept, part))
+        if data is None:
+            data = await self._get(part.key, part.start, part.length)
+            if keep:
+                await self._runner.run(partial(self._cache.put, part.key, part.start, data))
+        return data
 
     def _kept(self, part: Part) -> bytes | None:
         """Return a part that was read before, by itself or with the end of a pack."""
@@ -162,40 +168,36 @@ class ReplicaReader:
             data = whole[part.start - end[0] :][: part.length] if whole is not None else None
         return data
 
-    async def _keep_part(self, part: Part) -> bytes:
-        data = await self._get_part(part)
-        await self._runner.run(partial(self._cache.put, part.key, part.start, data))
-        return data
-
     async def _ends(self, key: str, size_bytes: int) -> tuple[bytes, bytes]:
         """Return the first and the last bytes of a segment: twice the whole of a small one."""
         if size_bytes > WHOLE_BYTES_MAX:
             start = size_bytes - _FOOTER_BYTES
             return await self._get(key, 0, _HEAD_BYTES), await self._get(key, start, _FOOTER_BYTES)
-        data = await self._keep_part(Part(key, 0, size_bytes, final=True))
+        data = await self._get_part(Part(key, 0, size_bytes, final=True), keep=True)
         return data, data
 
     async def _pack_end(self, key: str, size_bytes: int) -> bytes:
         length = min(size_bytes, PACK_END_BYTES)
         self._pack_ends[key] = (size_bytes - length, length)
-        return await self._keep_part(Part(key, size_bytes - length, length, final=True))
+        return await self._get_part(Part(key, size_bytes - length, length, final=True), keep=True)
 
     async def _commits(self, segment: Segment) -> list[Commit]:
         """Return all transactions of a segment, and keep it for the restore."""
-        feed: ObjectFeed[SegmentHeader | SegmentChunk | SegmentFooter] = ObjectFeed(read_segment)
+        feed: ObjectFeed[SegmentItem] = ObjectFeed(read_segment)
         commits: list[Commit] = []
 
         def take(part: Part, data: bytes) -> None:
-            self._cache.put(part.key, part.start, data)
             with naming(part.key):
                 for item in feed.feed(data, final=part.final):
-                    commits.extend(item.table.commits if isinstance(item, SegmentChunk) else ())
+                    commits.extend(commits_in(item, segment))
 
         async def consume(part: Part, data: bytes) -> bool:
             await self._runner.run(partial(take, part, data))
             return True
 
-        await self.each_part([Slice(link=segment, start=0, length=segment.size_bytes)], consume)
+        whole = Slice(link=segment, start=0, length=segment.size_bytes)
+        fetch = partial(self._get_part, keep=True)
+        await each_in_order(_parts([whole]), fetch, consume, in_flight_max=self._parallel)
         return commits
 
     async def _index(self, pack: Pack) -> PackIndex:
@@ -239,7 +241,3 @@ def _parts(objects: Sequence[Slice | Snapshot]) -> Iterable[Part]:
 
 def _part_of(chunk: PackChunk) -> Part:
     return Part(chunk.pack.key, chunk.offset, chunk.block_bytes, final=True)
-
-
-def _is_replaced(name: SegmentName, packs: Sequence[PackName]) -> bool:
-    return any(covers(pack, name) for pack in packs)

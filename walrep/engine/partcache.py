@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
+from contextlib import suppress
+from threading import Lock
+from typing import BinaryIO
 
 import msgspec
 
@@ -21,40 +25,66 @@ class Part(msgspec.Struct, frozen=True):
     final: bool
 
 
+_Range = tuple[str, int, int]
+"""The key of an object, where a part of it begins, and its length."""
+
+
 class PartCache:
-    """Parts that were read, in memory, then in an unnamed temporary file. What has no room is not kept."""
+    """Parts that were read, in memory, then in an unnamed temporary file. What has no room is not kept.
+
+    Several threads may use it at once, also while it is closed.
+    """
 
     def __init__(self, memory_bytes_max: int = _MEMORY_BYTES_MAX, disk_bytes_max: int = _DISK_BYTES_MAX) -> None:
-        self._memory: dict[tuple[str, int], bytes] = {}
+        # Held while the file is used, too: a descriptor that was closed meanwhile could be another file's.
+        self._lock = Lock()
+        self._memory: dict[_Range, bytes] = {}
         self._memory_room = memory_bytes_max
-        self._places: dict[tuple[str, int], tuple[int, int]] = {}
+        self._offsets: dict[_Range, int] = {}
         self._disk_bytes = 0
-        self._disk_bytes_max = disk_bytes_max
-        self._file = tempfile.TemporaryFile() if disk_bytes_max else None  # noqa: SIM115 - `close` closes it
+        self._disk_room = disk_bytes_max
+        self._file: BinaryIO | None = None
 
     def put(self, key: str, start: int, data: bytes) -> None:
-        """Keep a part if there is room."""
-        if len(data) <= self._memory_room:
-            self._memory[key, start] = data
-            self._memory_room -= len(data)
-        elif self._file is not None and self._disk_bytes + len(data) <= self._disk_bytes_max:
-            self._file.seek(self._disk_bytes)
-            self._file.write(data)
-            self._places[key, start] = (self._disk_bytes, len(data))
-            self._disk_bytes += len(data)
+        """Keep a part, unless it is kept already, there is no room, or the disk does not take it."""
+        part = (key, start, len(data))
+        with self._lock:
+            if part in self._memory or part in self._offsets:
+                return
+            if len(data) <= self._memory_room:
+                self._memory[part] = data
+                self._memory_room -= len(data)
+            elif len(data) <= self._disk_room:
+                with suppress(OSError):
+                    self._append(part, data)
 
     def get(self, key: str, start: int, length: int) -> bytes | None:
         """Return a part; None unless exactly this one was kept."""
-        data = self._memory.get((key, start))
-        if data is None and self._file is not None and (key, start) in self._places:
-            offset, size = self._places[key, start]
-            self._file.seek(offset)
-            data = self._file.read(size)
-        return data if data is not None and len(data) == length else None
+        part = (key, start, length)
+        with self._lock:
+            if part in self._memory:
+                return self._memory[part]
+            if self._file is None or part not in self._offsets:
+                return None
+            with suppress(OSError):
+                data = os.pread(self._file.fileno(), length, self._offsets[part])
+                return data if len(data) == length else None
+            return None
 
     def close(self) -> None:
-        """Release memory and file."""
-        self._memory.clear()
-        self._places.clear()
-        if self._file is not None:
-            self._file.close()
+        """Release memory and file; nothing is kept any more."""
+        with self._lock:
+            self._memory.clear()
+            self._offsets.clear()
+            self._memory_room = self._disk_room = 0
+            if self._file is not None:
+                self._file.close()
+                self._file = None
+
+    def _append(self, part: _Range, data: bytes) -> None:
+        if self._file is None:
+            self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - `close` closes it
+        if os.pwrite(self._file.fileno(), data, self._disk_bytes) == len(data):
+            self._offsets[part] = self._disk_bytes
+            self._disk_bytes += len(data)
+            self._disk_room -= len(data)

@@ -12,6 +12,7 @@ from typing import cast
 
 import msgspec
 
+from walrep.core.census import segments_to_read
 from walrep.core.chunk import (
     FLAG_COMMIT,
     FLAG_REFERENCE,
@@ -25,7 +26,6 @@ from walrep.core.chunk import (
 from walrep.core.container import BlockType, encode_block, read_block
 from walrep.core.history import Damage, History, SegmentEnds, build_history
 from walrep.core.index import parse_index
-from walrep.core.links import covers
 from walrep.core.names import (
     REPLICA_KEY,
     SnapshotName,
@@ -103,14 +103,13 @@ def history_of(objects: Mapping[str, bytes], replica: str = "", *, skip_replaced
     """
     ends: dict[str, SegmentEnds | Damage] = {}
     packs: dict[str, PackFooter | Damage] = {}
+    sizes = {key: len(data) for key, data in objects.items()}
+    # Packs come first.
     for key, data in sorted(objects.items()):
         name = parse_segment_name(key)
         if name is None and parse_pack_key(key) is None:
             continue
-        whole = [
-            pack for key, found in packs.items() if isinstance(found, PackFooter) and (pack := parse_pack_key(key))
-        ]
-        if name is not None and skip_replaced and any(covers(pack, name) for pack in whole):
+        if name is not None and skip_replaced and key not in segments_to_read(sizes, packs):
             continue
         try:
             header, *_middle, footer = read_source(io.BytesIO(data).read)
@@ -121,7 +120,7 @@ def history_of(objects: Mapping[str, bytes], replica: str = "", *, skip_replaced
             packs[key] = footer
         elif isinstance(header, SegmentHeader) and isinstance(footer, SegmentFooter):
             ends[key] = SegmentEnds(header, footer)
-    return build_history({key: len(data) for key, data in objects.items()}, ends, replica, packs)
+    return build_history(sizes, ends, replica, packs)
 
 
 def known_of(objects: Mapping[str, bytes], needs: Needs, known: Known | None = None) -> Known:
@@ -178,7 +177,15 @@ class HistoryBuilder:
         )
         self.objects[REPLICA_KEY] = msgspec.json.encode(info)
 
-    def begin(self, image: Image, seen_ms: int, *, parent: Position | None = None, base: bool = True) -> TimelineId:
+    def begin(
+        self,
+        image: Image,
+        seen_ms: int,
+        *,
+        parent: Position | None = None,
+        looked_ms: int | None = None,
+        base: bool = True,
+    ) -> TimelineId:
         """Open a timeline with this image; without `base`, leave its first snapshot out."""
         self._number += 1
         self.timeline = make_timeline_id(self._number, self.writer.nonce)
@@ -188,7 +195,8 @@ class HistoryBuilder:
         self._frames.clear()
         self._seal_header_state()
         self._remember()
-        self._put_segment(TimelineStart(reason="new replica" if parent is None else "restore", parent=parent), seen_ms)
+        reason = "new replica" if parent is None else "restore"
+        self._put_segment(TimelineStart(reason=reason, parent=parent, looked_ms=looked_ms), seen_ms)
         if base:
             self.snapshot(seen_ms)
         return self.timeline
