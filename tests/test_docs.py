@@ -15,7 +15,7 @@ from walrep import errors
 from walrep.cli.command import EXIT_STATUS
 from walrep.cli.main import commands
 from walrep.config import Overrides, load_settings
-from walrep.config_file import ConfigFile, DatabaseTable
+from walrep.config_file import ConfigFile, DatabaseTable, RetentionTable
 from walrep.engine.settings import DatabaseSettings, ReplicateSettings
 from walrep.store.providers import PROVIDERS
 from walrep.store.s3_url import S3Access, S3Url
@@ -79,10 +79,11 @@ def test_class_of_error_is_documented_with_its_exit_code(name: str) -> None:
 
 
 def test_settings_are_documented() -> None:
-    tables = re.split(r"^(?=At the top|In `\[\[database)", section("Settings", 2), flags=re.MULTILINE)[1:]
-    tuning, top, database = ({name.strip("`") for name in first_column(table)} for table in tables)
+    tables = re.split(r"^(?=At the top|In `\[)", section("Settings", 2), flags=re.MULTILINE)[1:]
+    tuning, top, database, retention = ({name.strip("`") for name in first_column(table)} for table in tables)
     assert tuning | top == {field.encode_name for field in msgspec.structs.fields(ConfigFile)}
     assert tuning | database == {field.encode_name for field in msgspec.structs.fields(DatabaseTable)}
+    assert retention == {field.encode_name for field in msgspec.structs.fields(RetentionTable)}
 
 
 def test_parameters_of_buckets_are_documented() -> None:
@@ -97,14 +98,15 @@ def test_parameters_of_buckets_are_documented() -> None:
 
 def test_documented_defaults_are_those_of_the_program(tmp_path: Path) -> None:
     """A file that says what the tables say is the same as one that says nothing."""
-    rows = re.findall(r'^\| `([a-z-]+)` \| `(".+?"|true|false)` \|', section("Settings", 2), re.MULTILINE)
+    rows = re.findall(r'^\| `([a-z-]+)` \| `(".+?"|true|false|\d+)` \|', section("Settings", 2), re.MULTILINE)
     documented = dict(rows)
-    assert len(documented) == 8 + 2
+    assert len(documented) == 8 + 2 + 7
     file = tmp_path / "walrep.toml"
     required = '[[database]]\npath = "app.db"\nreplica = "/backup"\n'
-    top = [f"{name} = {value}\n" for name, value in documented.items() if name not in {"enable-wal", "wait"}]
-    own = [f"{name} = {documented[name]}\n" for name in ("enable-wal", "wait")]
-    file.write_text("".join(top) + required + "".join(own))
+    lines = {name: f"{name} = {value}\n" for name, value in documented.items()}
+    own = [lines.pop(name) for name in ("enable-wal", "wait")]
+    kept = [lines.pop(field.encode_name) for field in msgspec.structs.fields(RetentionTable)]
+    file.write_text("".join([*lines.values(), "[retention]\n", *kept, required, *own]))
     said = load_settings(file, Overrides(), {})
     file.write_text(required)
     assert load_settings(file, Overrides(), {}) == said

@@ -12,7 +12,7 @@ from walrep.cli.session import Session
 from walrep.core.history import History, Problem, Segment
 from walrep.core.target import format_time
 from walrep.engine import inspect
-from walrep.engine.inspect import PackListing, ReplicaListing, SnapshotListing, TimelineListing
+from walrep.engine.inspect import PackListing, SnapshotListing, TimelineListing
 from walrep.errors import ObjectNotFound
 from walrep.store.url import parse_url
 
@@ -41,7 +41,7 @@ def list_replica(session: Session, options: _Options) -> None:
     if options.as_json:
         _print_json(session.output, str(url), history)
     else:
-        _print_text(session.output, str(url), inspect.list_replica(history))
+        _print_text(session.output, str(url), history)
 
 
 def _print_json(output: Output, url: str, history: History) -> None:
@@ -63,6 +63,8 @@ def _print_json(output: Output, url: str, history: History) -> None:
             output.record("pack", _pack_fields(timeline.timeline, pack))
         for segment in whole.segments:
             output.record("segment", _segment_fields(segment))
+    for pin in history.pins:
+        output.record("kept", {"name": pin.name, "bookmark": str(pin.position)})
     for problem in listing.problems:
         output.record("problem", {"kind": problem.kind, "timeline": problem.timeline, "message": problem.message})
 
@@ -130,13 +132,18 @@ def _segment_fields(segment: Segment) -> dict[str, object]:
     }
 
 
-def _print_text(output: Output, url: str, listing: ReplicaListing) -> None:
+def _print_text(output: Output, url: str, history: History) -> None:
+    listing = inspect.list_replica(history)
     output.line(f"replica   {url}")
     output.line(f"identity  {listing.replica or 'unknown'}")
     output.line(f"objects   {listing.object_count}, {format_size(listing.object_bytes)}")
     for timeline in listing.timelines:
         output.line()
         _print_timeline(output, timeline)
+    if history.pins:
+        output.line()
+    for pin in history.pins:
+        output.line(f"kept      {pin.name}  {pin.position}")
     if listing.problems:
         output.line()
     for problem in listing.problems:

@@ -16,16 +16,19 @@ from walrep.core.names import (
     PROBE_PREFIX,
     REPLICA_KEY,
     PackName,
+    PinName,
     SegmentName,
     SnapshotName,
     pack_key,
     parse_pack_key,
+    parse_pin_key,
+    parse_pruned_key,
     parse_segment_name,
     parse_snapshot_key,
 )
 from walrep.core.objects import PackFooter
 from walrep.core.pack import pack_name
-from walrep.core.units import Seq, TimelineId
+from walrep.core.units import Seq, SeqRange, TimelineId
 
 __all__ = ["Census", "Parts", "Problem", "ProblemKind", "Snapshot", "segments_to_read", "take_census"]
 
@@ -43,6 +46,8 @@ ProblemKind = Literal[
     "misplaced-snapshot",
     "parent-mismatch",
     "rival-writers",
+    "lost-pin",
+    "damaged-record",
 ]
 
 
@@ -83,6 +88,7 @@ class Census:
         self.timelines: defaultdict[TimelineId, Parts] = defaultdict(Parts)
         self.problems: list[Problem] = []
         self.unreadable: list[Seq] = []
+        self.pins: list[PinName] = []
 
     def add_pack(self, key: str, size_bytes: int, name: PackName, footer: PackFooter | Damage | None) -> None:
         """Take in a pack; its footer is None if it was not read."""
@@ -128,12 +134,14 @@ class Census:
         name = parse_snapshot_key(key)
         if name is not None:
             self.timelines[name.timeline].snapshots.append(Snapshot(key=key, size_bytes=size_bytes, name=name))
-        elif key != REPLICA_KEY and not key.startswith(PROBE_PREFIX):
+        elif (pin := parse_pin_key(key)) is not None:
+            self.pins.append(pin)
+        elif key != REPLICA_KEY and parse_pruned_key(key) is None and not key.startswith(PROBE_PREFIX):
             self._report("unknown-key", f"{key} is not an object of a replica")
 
-    def report_missing(self, segments: list[SegmentName]) -> None:
-        """Report the numbers between the first and the last of these segments that nothing has."""
-        spans = [(name.seq, name.seq) for name in segments]
+    def report_missing(self, segments: list[SegmentName], gone: Sequence[SeqRange]) -> None:
+        """Report the numbers between the first and the last of these that nothing has, and that are not gone."""
+        spans = [*gone, *((name.seq, name.seq) for name in segments)]
         spans += [(name.first_seq, name.last_seq) for parts in self.timelines.values() for name in parts.pack_names]
         spans.sort()
         reached = spans[0][1] if spans else Seq(0)
@@ -175,10 +183,11 @@ def take_census(
     segments: Mapping[str, SegmentEnds | Damage],
     packs: Mapping[str, PackFooter | Damage],
     replica: str,
+    gone: Sequence[SeqRange] = (),
 ) -> Census:
     """Sort a listing (keys and sizes), with the ends of its segments and the footers of its packs.
 
-    `replica` is the identity that the replica object tells, empty if it is not known.
+    `replica` is the identity that the replica object tells, empty if it is not known. `gone`: what retention deleted.
     """
     census = Census(replica)
     pack_names = {key: name for key in sorted(sizes) if (name := parse_pack_key(key)) is not None}
@@ -192,7 +201,7 @@ def take_census(
         else:
             segment_names.append(segment)
             census.add_segment(key, sizes[key], segment, segments.get(key))
-    census.report_missing(segment_names)
+    census.report_missing(segment_names, gone)
     return census
 
 

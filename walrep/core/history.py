@@ -15,17 +15,20 @@ This module must not know how objects are read, nor choose among timelines (`wal
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
+from math import inf
 
 import msgspec
 
 from walrep.core.census import Parts, Problem, ProblemKind, Snapshot, take_census
 from walrep.core.chain import Chain
 from walrep.core.links import Damage, Link, Pack, Segment, SegmentEnds, Spare, defect_between
+from walrep.core.names import PinName
 from walrep.core.objects import PackFooter
+from walrep.core.prunings import PruneRecord
 from walrep.core.rivals import Lineage, describe_rivalry, find_lineages, rivals_of
-from walrep.core.units import Position, Seq, TimelineId, Txid, timeline_number
+from walrep.core.units import Position, Seq, SeqRange, TimelineId, Txid, timeline_number
 
 __all__ = [
     "Coverage",
@@ -117,11 +120,12 @@ class Timeline(msgspec.Struct, frozen=True, kw_only=True):
 class History(msgspec.Struct, frozen=True, kw_only=True):
     """Everything stored for one database, timelines in the order of their ids; `unreadable`: damaged segments.
 
-    Lineages are in the order in which they began.
+    Pins are in the order of their names. Lineages are in the order in which they began.
     """
 
     replica: str
     timelines: tuple[Timeline, ...]
+    pins: tuple[PinName, ...]
     problems: tuple[Problem, ...]
     unreadable: tuple[Seq, ...]
     lineages: tuple[Lineage, ...]
@@ -134,16 +138,21 @@ def build_history(
     segments: Mapping[str, SegmentEnds | Damage],
     replica: str,
     packs: Mapping[str, PackFooter | Damage] | None = None,
+    pruned: PruneRecord | Damage | None = None,
 ) -> History:
     """Put a listing (keys and sizes), the ends of its segments and the footers of its packs together.
 
     `replica` is the identity that the replica object tells; empty when it is not known: then the first link's.
+    `pruned` is the newest record of what retention deleted: that is no damage.
     """
-    census = take_census(sizes, segments, packs or {}, replica)
+    gone = pruned.gone if isinstance(pruned, PruneRecord) else ()
+    census = take_census(sizes, segments, packs or {}, replica, gone)
     problems = census.problems
+    if isinstance(pruned, Damage):
+        problems.append(Problem(kind="damaged-record", message=f"what was pruned is not known: {pruned.message}"))
     found = sorted(census.timelines.items())
-    timelines = tuple(_timeline(identity, parts, problems) for identity, parts in found)
-    problems += [problem for timeline in timelines for problem in _check_parent(timeline, timelines)]
+    timelines = tuple(_timeline(identity, parts, _Gone(gone), problems) for identity, parts in found)
+    problems += [problem for each in timelines for problem in _check_parent(each, timelines, _Gone(gone))]
     timelines = tuple(_with_what_left(timeline, timelines) for timeline in timelines)
     lineages = find_lineages(
         (segment.header for _, parts in found for segment in parts.segments),
@@ -153,9 +162,11 @@ def build_history(
         message = "; ".join(describe_rivalry(rival, lineage) for rival in rivals_of(lineages, lineage))
         if message:
             problems.append(Problem(kind="rival-writers", message=message, timeline=lineage.timelines[0]))
+    problems += _check_pins(census.pins, timelines)
     return History(
         replica=census.replica,
         timelines=timelines,
+        pins=tuple(sorted(census.pins, key=lambda each: (each.name, each.position))),
         problems=tuple(problems),
         unreadable=tuple(census.unreadable),
         lineages=lineages,
@@ -164,19 +175,30 @@ def build_history(
     )
 
 
-def _timeline(identity: TimelineId, parts: Parts, problems: list[Problem]) -> Timeline:
+class _Gone:
+    """The numbers of segments that retention deleted; those that are missing besides are reported one by one."""
+
+    def __init__(self, ranges: Sequence[SeqRange]) -> None:
+        self._ranges = ranges
+
+    def between(self, before: int, after: float) -> bool:
+        """Say whether a number between these two, both exclusive, is gone."""
+        return any(first < after and last > before for first, last in self._ranges)
+
+
+def _timeline(identity: TimelineId, parts: Parts, gone: _Gone, problems: list[Problem]) -> Timeline:
     start = next((segment for segment in parts.segments if segment.header.start is not None), None)
     if start is None:
         message = "the segment that opens the timeline is missing"
         problems.append(Problem(kind="missing-start", message=message, timeline=identity))
-    if not parts.snapshots:
+    if not parts.snapshots and not (start and gone.between(start.seq, inf)):
         message = "the timeline has no complete snapshot: nothing of it is restorable yet"
         problems.append(Problem(kind="missing-base", message=message, timeline=identity))
     links: list[Link] = [*parts.segments, *parts.packs]
     chosen = Chain(links, lambda before, after: not defect_between(before, after))
-    _report_breaks(chosen, identity, problems)
+    _report_breaks(chosen, identity, gone, problems)
     chain = tuple(link for run in chosen.runs for link in run)
-    coverages = tuple(_coverage(snapshot, chosen.runs, problems) for snapshot in parts.snapshots)
+    coverages = tuple(_coverage(snapshot, chosen.runs, gone, problems) for snapshot in parts.snapshots)
     opening = start.header.start if start else None
     ends = [link.footer.txid_after for link in chain] + [name.last_txid for name in parts.pack_names]
     return Timeline(
@@ -218,8 +240,10 @@ def _begin_ms(parts: Parts, start: Segment | None, chain: Sequence[Link]) -> int
     return parts.snapshots[0].name.seen_ms if parts.snapshots else parts.pack_names[0].first_seen_ms
 
 
-def _report_breaks(chosen: Chain[Link], timeline: TimelineId, problems: list[Problem]) -> None:
+def _report_breaks(chosen: Chain[Link], timeline: TimelineId, gone: _Gone, problems: list[Problem]) -> None:
     for before, after in pairwise(chosen.runs):
+        if gone.between(before[-1].last_seq, after[0].first_seq):
+            continue
         message = f"{after[0].key} does not continue {before[-1].key}: {defect_between(before[-1], after[0])}"
         problems.append(Problem(kind="broken-chain", message=message, timeline=timeline))
     for link in chosen.misfits:
@@ -229,7 +253,7 @@ def _report_breaks(chosen: Chain[Link], timeline: TimelineId, problems: list[Pro
         problems.append(Problem(kind="unused-object", message=message, timeline=timeline))
 
 
-def _coverage(snapshot: Snapshot, runs: list[list[Link]], problems: list[Problem]) -> Coverage:
+def _coverage(snapshot: Snapshot, runs: list[list[Link]], gone: _Gone, problems: list[Problem]) -> Coverage:
     txid = snapshot.name.txid
     for run in runs:
         index = next((index for index, link in enumerate(run) if link.last_seq > snapshot.name.seq), None)
@@ -241,8 +265,9 @@ def _coverage(snapshot: Snapshot, runs: list[list[Link]], problems: list[Problem
         if inside or first.header.txid_before == txid:
             on_top = tuple(link for link in run[index:] if link.transaction_count)
             return Coverage(snapshot=snapshot, links=on_top)
-        message = f"{first.key} does not begin where {snapshot.key} ends"
-        problems.append(Problem(kind="misplaced-snapshot", message=message, timeline=snapshot.name.timeline))
+        if not gone.between(snapshot.name.seq, first.first_seq):
+            message = f"{first.key} does not begin where {snapshot.key} ends"
+            problems.append(Problem(kind="misplaced-snapshot", message=message, timeline=snapshot.name.timeline))
         break
     return Coverage(snapshot=snapshot, links=())
 
@@ -269,11 +294,22 @@ def _ranges(coverages: Sequence[Coverage]) -> tuple[TxidRange, ...]:
     return tuple(ranges)
 
 
-def _check_parent(timeline: Timeline, timelines: Sequence[Timeline]) -> list[Problem]:
+def _check_pins(pins: Sequence[PinName], timelines: Sequence[Timeline]) -> Iterator[Problem]:
+    ranges = {each.id: each.ranges for each in timelines}
+    for name, position in ((pin.name, pin.position) for pin in pins):
+        if not any(each.first_txid <= position.txid <= each.last_txid for each in ranges.get(position.timeline, ())):
+            message = f"{position}, kept as {name}, is not restorable"
+            yield Problem(kind="lost-pin", message=message, timeline=position.timeline)
+
+
+def _check_parent(timeline: Timeline, timelines: Sequence[Timeline], gone: _Gone) -> list[Problem]:
     left = timeline.parent
     if left is None:
         return []
+    may_be_gone = gone.between(0, timeline.begin_seq or inf)
     parent = next((other for other in timelines if other.id == left.timeline), None)
+    if (parent is None or parent.tip_txid < left.txid) and may_be_gone:
+        return []
     if parent is None:
         message = f"its parent, timeline {left.timeline}, is not here"
     elif parent.tip_txid < left.txid:

@@ -17,17 +17,14 @@ import msgspec
 from walrep.core.holding import Holding
 from walrep.core.objects import Writer
 from walrep.core.retention import RetentionPlan
-from walrep.core.units import Seq
+from walrep.core.units import SeqRange
 from walrep.errors import CorruptObject
 
-__all__ = ["PRUNE_FORMAT", "PruneRecord", "SeqRange", "decode_record", "encode_record", "merge_ranges", "next_record"]
+__all__ = ["PRUNE_FORMAT", "PruneRecord", "decode_record", "encode_record", "merge_ranges", "next_record"]
 
 PRUNE_FORMAT = 1
 
 _COUNTS_MAX = 7
-
-SeqRange = tuple[Seq, Seq]
-"""The first and the last of some numbers of segments."""
 
 
 class PruneRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -26,6 +26,7 @@ __all__ = [
     "Pgno",
     "Position",
     "Seq",
+    "SeqRange",
     "TimelineId",
     "Txid",
     "format_checksum",
@@ -49,6 +50,10 @@ LOCK_BYTE = 0x4000_0000
 """Offset of SQLite's lock byte (1 GiB); the page that contains it is never written."""
 
 _BOOKMARK = re.compile(r"(\d{5}-[0-9a-f]{8})-(\d{16})-([0-9a-f]{16})", re.ASCII)
+
+
+SeqRange = tuple[Seq, Seq]
+"""The first and the last of some numbers of segments."""
 
 
 class Position(msgspec.Struct, frozen=True, order=True):

@@ -13,6 +13,7 @@ from walrep.core.history import Damage, Pack, Segment, SegmentEnds, Snapshot
 from walrep.core.index import PackIndex, parse_index
 from walrep.core.objects import PackFooter, ReplicaInfo, SegmentFooter, SegmentHeader, SnapshotFooter, SnapshotHeader
 from walrep.core.pack import parse_pack_footer, read_pack_chunks
+from walrep.core.prunings import PruneRecord, decode_record
 from walrep.core.records import SnapshotEnds
 from walrep.core.segment import SegmentChunk, read_segment
 from walrep.core.snapshot import read_snapshot
@@ -25,6 +26,7 @@ __all__ = [
     "parse_chunk_commits",
     "parse_pack_end",
     "parse_pack_index",
+    "parse_prune_record",
     "parse_replica",
     "parse_segment_ends",
     "parse_snapshot_ends",
@@ -98,3 +100,11 @@ def parse_replica(data: bytes) -> str:
         return msgspec.json.decode(data, type=ReplicaInfo).replica
     except msgspec.DecodeError as error:
         raise CorruptObject("malformed replica object", offset=0, detail=str(error)) from error
+
+
+def parse_prune_record(data: bytes) -> PruneRecord | Damage:
+    """Return what a record of a prune says."""
+    try:
+        return decode_record(data)
+    except CorruptObject as error:
+        return Damage(str(error))

@@ -8,7 +8,7 @@ file, up to a limit of each, and not asked for again. Which segments a history n
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TypeVar
@@ -17,8 +17,9 @@ from walrep.core.census import segments_to_read
 from walrep.core.chunk import Commit
 from walrep.core.history import Damage, History, Pack, Segment, SegmentEnds, Snapshot, build_history
 from walrep.core.index import PackIndex
-from walrep.core.names import REPLICA_KEY, parse_pack_key
+from walrep.core.names import REPLICA_KEY, parse_pack_key, parse_pruned_key
 from walrep.core.objects import PackFooter
+from walrep.core.prunings import PruneRecord
 from walrep.core.records import Known, Needs, PackChunk, SnapshotEnds
 from walrep.core.segment import read_segment
 from walrep.core.slices import PACK_END_BYTES, WHOLE_BYTES_MAX, Slice, split_parts
@@ -29,6 +30,7 @@ from walrep.engine.ends import (
     parse_chunk_commits,
     parse_pack_end,
     parse_pack_index,
+    parse_prune_record,
     parse_replica,
     parse_segment_ends,
     parse_snapshot_ends,
@@ -78,13 +80,14 @@ class ReplicaReader:
         self.list_count += 1
         sizes = {info.key: info.size_bytes async for info in self._store.list("")}
         replica = parse_replica(await self._get(REPLICA_KEY, 0, sizes[REPLICA_KEY])) if REPLICA_KEY in sizes else ""
+        pruned = await self._newest_record(sizes)
         footers = await self._pack_footers(sizes)
         ends = await self._segment_ends(sizes, segments_to_read(sizes, footers))
-        history = build_history(sizes, ends, replica, footers)
+        history = build_history(sizes, ends, replica, footers, pruned)
         more = segments_to_read(sizes, footers, history.problems) - ends.keys()
         if more:
             ends |= await self._segment_ends(sizes, more)
-            history = build_history(sizes, ends, replica, footers)
+            history = build_history(sizes, ends, replica, footers, pruned)
         return history
 
     async def learn(self, known: Known, needs: Needs) -> Known:
@@ -116,6 +119,10 @@ class ReplicaReader:
     def close(self) -> None:
         """Release what was kept."""
         self._cache.close()
+
+    async def _newest_record(self, sizes: Mapping[str, int]) -> PruneRecord | Damage | None:
+        key = max((key for key in sizes if parse_pruned_key(key) is not None), default=None)
+        return None if key is None else parse_prune_record(await self._get(key, 0, sizes[key]))
 
     async def _segment_ends(self, sizes: dict[str, int], keys: Iterable[str]) -> dict[str, SegmentEnds | Damage]:
         ends: dict[str, SegmentEnds | Damage] = {}
