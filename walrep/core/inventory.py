@@ -34,6 +34,7 @@ def take_inventory(listing: Iterable[Listed], segments: Mapping[str, SegmentFact
     snapshots: list[Snapshot] = []
     pins: list[Pin] = []
     others: dict[str, int] = {}
+    kept: dict[str, str] = {}
     for each in listing:
         if (fact := segments.get(each.key)) is not None:
             logs.append(_log_of_segment(each, fact))
@@ -45,7 +46,8 @@ def take_inventory(listing: Iterable[Listed], segments: Mapping[str, SegmentFact
             others[each.key] = each.size_bytes
             if (pin := parse_pin_key(each.key)) is not None:
                 pins.append(Pin(name=pin.name, point=Point(pin.position.timeline, pin.position.txid)))
-    return Holding(logs=logs, snapshots=snapshots, pins=pins, others=others, reserved=_newest(logs))
+                kept[each.key] = "a person keeps a position by this name"
+    return Holding(logs=logs, snapshots=snapshots, pins=pins, others=others, reserved=_newest(logs) | kept)
 
 
 def _newest(logs: Sequence[Log]) -> dict[str, str]:
