@@ -7,16 +7,9 @@ from collections.abc import Callable
 import msgspec
 
 from walrep.core.chain import Chain
-from walrep.core.compaction import (
-    CompactionPlan,
-    CompactionPolicy,
-    PackFact,
-    PackPlan,
-    SegmentFact,
-    Stored,
-    plan_compaction,
-)
+from walrep.core.compaction import CompactionPlan, CompactionPolicy, PackPlan, plan_compaction
 from walrep.core.names import PackName, segment_key
+from walrep.core.stored import Fact, PackFact, SegmentFact, Stored, newest_segments
 from walrep.core.units import Seq, TimelineId, Txid
 
 __all__ = ["BEGIN", "DAY", "MIB", "MINUTE", "POLICY", "QUARTER", "Place", "at", "keys", "spans"]
@@ -28,7 +21,7 @@ BEGIN = 20_000 * DAY
 POLICY = CompactionPolicy()
 MIB = 1 << 20
 
-Fact = SegmentFact | PackFact
+PAGE_SIZE = 4096
 
 
 class Place:
@@ -47,11 +40,11 @@ class Place:
         self.built: list[PackPlan] = []
         self.count_max = 0
 
-    def open_timeline(self) -> None:
-        """Put the segment that opens the next timeline."""
+    def open_timeline(self, nonce: str = "a1b2c3d4") -> None:
+        """Put the segment that opens the next timeline; with another nonce, of another writer."""
         self.ends[self.timeline] = self.txid
         number = int(self.timeline[:5]) + (self.seq > 0)
-        self.timeline, self.txid = TimelineId(f"{number:05d}-a1b2c3d4"), 0
+        self.timeline, self.txid = TimelineId(f"{number:05d}-{nonce}"), 0
         self._put_segment(0, 100, pinned=True)
 
     def commit(self, transactions: int = 10, *, size_bytes: int = 3000, seen_ms: int | None = None) -> None:
@@ -109,7 +102,15 @@ class Place:
             first_seq=first.first_seq,
             last_seq=last.last_seq,
         )
-        pack = PackFact(name=name, size_bytes=plan.size_bytes, stored_ms=self.now_ms, verified=False)
+        pack = PackFact(
+            name=name,
+            size_bytes=plan.size_bytes,
+            page_size=PAGE_SIZE,
+            checksum_before=first.checksum_before,
+            checksum_after=last.checksum_after,
+            stored_ms=self.now_ms,
+            verified=False,
+        )
         self.objects[pack.key] = pack
         self.built.append(plan)
         self._count()
@@ -119,9 +120,9 @@ class Place:
         self.objects[pack.key] = msgspec.structs.replace(pack, verified=True)
 
     def delete(self, key: str) -> None:
-        """Delete."""
-        fact = self.objects.pop(key)
-        assert not (isinstance(fact, SegmentFact) and fact.pinned)
+        """Delete what is neither pinned nor the newest segment."""
+        assert key not in newest_segments(self.stored())
+        assert not _is_pinned(self.objects.pop(key))
 
     def check_all_there(self) -> None:
         """Every transaction of every timeline is in one run."""
@@ -143,8 +144,11 @@ class Place:
             timeline=self.timeline,
             seq=Seq(self.seq),
             size_bytes=size_bytes,
+            page_size=PAGE_SIZE,
             txid_before=Txid(self.txid),
             txid_after=Txid(self.txid + transactions),
+            checksum_before=checksum_at(self.txid),
+            checksum_after=checksum_at(self.txid + transactions),
             first_seen_ms=self.now_ms if seen_ms is None else seen_ms,
             is_opening=pinned,
         )
@@ -154,6 +158,11 @@ class Place:
 
     def _count(self) -> None:
         self.count_max = max(self.count_max, self.count())
+
+
+def checksum_at(txid: int) -> int:
+    """Return a number that tells the state after a transaction from others."""
+    return txid * 0x9E37_79B9_7F4A_7C15 % (1 << 64)
 
 
 def _is_pinned(fact: Fact) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -20,7 +22,12 @@ from walrep.engine.compactor import Compactor, Workplace
 from walrep.errors import AccessDenied, ReplicaConflict, SpoolFull, StoreUnavailable
 from walrep.runner import InlineRunner
 from walrep.store.memory import MemoryObject, MemoryStore
+from walrep.testing.clock import SimClock
 from walrep.testing.faults import Fault
+from walrep.testing.history import HistoryBuilder
+from walrep.testing.restores import memory_store
+
+T = TypeVar("T")
 
 SCALED = CompactionPolicy(spans_ms=(1000, 4000), settle_ms=50, grace_ms=300)
 
@@ -164,6 +171,41 @@ async def test_a_writer_that_slept_across_takeover_packs_and_deletions_stops_and
     assert (await sleeper.plan(Latest(), "1")).position.txid >= durable >= 1
 
 
+async def test_a_writer_that_was_shut_out_while_it_was_stopped_is_told_who_took_over(tmp_path: Path) -> None:
+    """INV-24: what it stored last is there, though all that it stored is packed; so it is not told of a loss."""
+    hosts = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        host = Protection(tmp_path / name)
+        host.host = f"host-{name}"
+        hosts.append(host)
+    stopped, taker = hosts
+    taker.objects, taker.compaction = stopped.objects, SCALED
+    taker.change(take_over=True)
+    one, two = App(stopped.settings.path), App(taker.settings.path)
+    async with stopped.running():
+        await stopped.until(SnapshotWritten)
+        for _ in range(3):
+            flushed = len(stopped.of(Flushed))
+            one.commit(1)
+            await stopped.until_count(Flushed, flushed + 1)
+    own = [segment_key(event.seq) for event in stopped.of(Flushed)]
+    async with taker.running():
+        await taker.until(SnapshotWritten)
+        two.commit(1)
+        while any(key in taker.objects for key in own[1:-1]):
+            removed = len(taker.of(Removed))
+            await taker.until_count(Removed, removed + 1)
+    assert own[-1] in taker.objects
+    async with stopped.running():
+        refused = await stopped.until_ended()
+    one.close()
+    two.close()
+    assert isinstance(refused, ReplicaConflict)
+    assert "took this replica over" in refused.message
+    assert "on host-two" in refused.detail
+
+
 async def test_the_newest_segment_stays_for_the_next_start(app: App, protection: Protection) -> None:
     """INV-24: everything else of its window was packed and is gone, and nobody has written since."""
     async with protection.running():
@@ -208,6 +250,46 @@ async def test_a_damaged_pack_of_an_earlier_run_is_told_and_made_again(
     assert protection.objects[key].data != damaged
     app.close()
     assert (await restored_images(protection, tmp_path))[-1] == app.path.read_bytes()
+
+
+class CountingRunner(InlineRunner):
+    """Counts what it is given."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    async def run(self, call: Callable[[], T]) -> T:
+        """Count, and run."""
+        self.count += 1
+        return await super().run(call)
+
+
+async def test_a_pack_is_not_parsed_on_the_event_loop_when_it_is_read_back(tmp_path: Path) -> None:
+    """8 MiB of it take longer than a tick of the capture."""
+    builder = HistoryBuilder(512)
+    builder.begin({1: bytes(512)}, 1000)
+    for txid in range(4):
+        builder.commit([(1, bytes([txid]) * 512)], 1, 2000 + txid)
+        builder.seal()
+    key = builder.pack(builder.packable()[:3], keep=True)
+    runner, clock = CountingRunner(), SimClock()
+    place = Workplace(tmp_path, tmp_path, DiskRoom(tmp_path, 0))
+    compactor = Compactor(
+        memory_store(builder.objects),
+        place,
+        clock=clock,
+        runner=runner,
+        writer=builder.writer,
+        policy=CompactionPolicy(spans_ms=(1 << 50,), grace_ms=1 << 50),
+    )
+    await compactor.load()
+    (pack,) = compactor.plan(None).unverified
+    before = runner.count
+    done = await compactor.run(None)
+    assert (pack.key, done.downloaded_bytes) == (key, len(builder.objects[key]))
+    assert (done.packs, done.deleted, done.damaged) == ((), (), ())
+    assert runner.count == before + 1
+    assert compactor.plan(None).unverified == ()
 
 
 async def test_a_disk_that_fails_the_packing_does_not_end_the_protection(

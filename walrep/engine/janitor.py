@@ -13,7 +13,6 @@ from contextlib import suppress
 import msgspec
 
 from walrep.clock import Clock
-from walrep.core.compaction import SegmentFact, stored_from
 from walrep.core.holding import Holding
 from walrep.core.inventory import Listed, take_inventory
 from walrep.core.names import PINS_PREFIX, parse_pin_key, parse_pruned_key, pruned_key
@@ -26,6 +25,7 @@ from walrep.core.retention import (
     refuse_clocks_apart,
     refuse_unusual,
 )
+from walrep.core.stored import SegmentFact, stored_from
 from walrep.engine.fetch import ReplicaReader
 from walrep.errors import AccessDenied, ObjectNotFound, PruneRefused
 from walrep.runner import Runner
