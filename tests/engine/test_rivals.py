@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.protection import App, OverwritingStore, Protection
+from tests.engine.protection import App, OverwritingStore, Protection, two_protections
 from tests.engine.shipment import images_in
 from walrep.core.events import Alarm, Attached, Flushed, RetryScheduled, StoreBack, TimelineBegan
 from walrep.core.names import parse_segment_name
@@ -160,21 +160,6 @@ async def test_a_first_start_with_wrong_credentials_is_refused(protection: Prote
     async with protection.running():
         assert isinstance(await protection.until_ended(), AccessDenied)
     assert not protection.objects
-
-
-def two_protections(folder: Path, kind: type[MemoryStore]) -> tuple[Protection, Protection]:
-    """Return two hosts with a database each, and one replica."""
-    hosts = []
-    for name in ("one", "two"):
-        place = folder / name
-        place.mkdir()
-        host = Protection(place)
-        host.kind, host.host, host.rival_check_s = kind, f"host-{name}", 0.0
-        hosts.append(host)
-    first, second = hosts
-    second.objects = first.objects
-    second.change(take_over=True)
-    return first, second
 
 
 def images_by_timeline(protection: Protection, folder: Path) -> dict[int, list[bytes]]:
