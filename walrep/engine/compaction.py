@@ -59,6 +59,7 @@ class CompactionLoop:
                 if not is_loaded:
                     await self._parts.runner.run(partial(_prepare, self._work))
                     await self._compactor.load()
+                    self._shipper.note_store_works()
                     is_loaded = True
                 done = await self._compactor.run(self._shipper.pending_ms())
                 self._tell(done)
@@ -77,6 +78,8 @@ class CompactionLoop:
 
     def _tell(self, done: Compacted) -> None:
         database = str(self._settings.path)
+        if done.packs or done.deleted:
+            self._shipper.note_store_works()
         for key, size_bytes, reason in done.packs:
             downloaded = done.downloaded_bytes if key == done.packs[-1][0] else 0
             self._parts.report(

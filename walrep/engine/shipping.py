@@ -103,6 +103,11 @@ class Shipper:
             self._drained.clear()
             self._item_added.set()
 
+    def note_store_works(self) -> None:
+        """Note that the store did what somebody else asked of it; an upload that is under way tells for itself."""
+        if not self._items:
+            self._outage.over()
+
     async def drained(self) -> None:
         """Wait until the store has everything that was queued."""
         await self._drained.wait()
