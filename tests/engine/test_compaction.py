@@ -143,7 +143,7 @@ async def test_a_writer_that_may_not_delete_says_so_once_and_goes_on(
 async def test_a_writer_that_slept_across_takeover_packs_and_deletions_stops_and_nothing_is_lost(
     tmp_path: Path, kind: type[MemoryStore]
 ) -> None:
-    """What the other one has folded and deleted since leaves the fence where it was."""
+    """INV-19: what the other one has folded and deleted since leaves the fence where it was."""
     hosts = []
     for name in ("one", "two"):
         (tmp_path / name).mkdir()

@@ -12,6 +12,7 @@ import msgspec
 
 __all__ = [
     "Alarm",
+    "AlarmKey",
     "Attached",
     "Detached",
     "Event",
@@ -29,6 +30,22 @@ __all__ = [
 ]
 
 Level = Literal["debug", "info", "warning", "error"]
+
+AlarmKey = Literal[
+    "app-sqlite",
+    "clock-apart",
+    "compaction",
+    "damaged-pack",
+    "long-reader",
+    "may-not-delete",
+    "no-create-only",
+    "no-ranges",
+    "rival-writer",
+    "timeline-ended",
+    "unchecked-frames",
+    "waiting",
+]
+"""All alarms; docs/operations.md says what each means and what to do."""
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="event"):
@@ -117,7 +134,7 @@ class Alarm(Event, frozen=True, kw_only=True, tag="alarm"):
     """Something needs a person; `key` is stable, so that the same condition is told once until it ends."""
 
     level: ClassVar[Level] = "warning"
-    key: str
+    key: AlarmKey
     message: str
     hint: str = ""
 

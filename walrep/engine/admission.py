@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import msgspec
 
-from walrep.core.events import Alarm
+from walrep.core.events import Alarm, AlarmKey
 from walrep.core.objects import SegmentHeader, StoreFacts
 from walrep.core.state import LocalState
 from walrep.core.target import format_duration, format_time
@@ -159,7 +159,7 @@ class Admission:
                 "started with --take-over decides it",
             )
 
-    def _alarm(self, key: str, message: str, hint: str) -> None:
+    def _alarm(self, key: AlarmKey, message: str, hint: str) -> None:
         self._parts.report(Alarm(database=str(self._settings.path), key=key, message=message, hint=hint))
 
 

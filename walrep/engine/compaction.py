@@ -6,7 +6,7 @@ import asyncio
 from functools import partial
 from pathlib import Path
 
-from walrep.core.events import Alarm, Packed, Removed
+from walrep.core.events import Alarm, AlarmKey, Packed, Removed
 from walrep.core.objects import SegmentFooter, SegmentHeader
 from walrep.disk.atomic import map_os_errors, remove_temporaries
 from walrep.disk.room import DiskRoom
@@ -34,7 +34,7 @@ class CompactionLoop:
         self._settings = settings
         self._shipper = shipper
         self._changed = asyncio.Event()
-        self._told: set[str] = set()
+        self._told: set[tuple[AlarmKey, str]] = set()
         self._work = spool.directory.path / "packing"
         self._compactor = Compactor(
             store,
@@ -64,7 +64,7 @@ class CompactionLoop:
                 done = await self._compactor.run(self._shipper.pending_ms())
                 self._tell(done)
                 wait_s = None if done.may_not_delete else self._seconds_until(done.next_ms)
-                self._told.discard("compaction")
+                self._told.discard(("compaction", ""))
             except (StoreError, CorruptObject, SpoolError) as error:
                 self._alarm("compaction", f"packs cannot be made now: {error}", error.hint)
             await wait_for_event(self._changed, wait_s)
@@ -86,18 +86,19 @@ class CompactionLoop:
                 Packed(database=database, key=key, object_bytes=size_bytes, downloaded_bytes=downloaded, reason=reason)
             )
         for key in done.damaged:
-            self._alarm(f"damaged-pack {key}", f"a pack is damaged: {key}", "`walrep list` says what is restorable")
+            hint = "`walrep list` says what is restorable"
+            self._alarm("damaged-pack", f"a pack is damaged: {key}", hint, about=key)
         if done.deleted:
             self._parts.report(Removed(database=database, objects=len(done.deleted)))
         if done.may_not_delete:
             hint = "run `walrep compact` with other credentials from time to time, or allow DeleteObject"
             self._alarm("may-not-delete", "the store does not let walrep delete what packs replace", hint)
 
-    def _alarm(self, key: str, message: str, hint: str) -> None:
-        if key not in self._told:
-            self._told.add(key)
-            stable = key.partition(" ")[0]
-            self._parts.report(Alarm(database=str(self._settings.path), key=stable, message=message, hint=hint))
+    def _alarm(self, key: AlarmKey, message: str, hint: str, *, about: str = "") -> None:
+        """Report a condition, once for each object that it is about."""
+        if (key, about) not in self._told:
+            self._told.add((key, about))
+            self._parts.report(Alarm(database=str(self._settings.path), key=key, message=message, hint=hint))
 
 
 def _prepare(work: Path) -> None:

@@ -103,7 +103,8 @@ class ReplicaClaim:
     async def adopt(self, directory: StateDirectory) -> tuple[LocalState, StoreFacts]:
         """Return a state without lineage, with which a new timeline can begin behind the newest segment that is there.
 
-        What the state directory holds of another lineage is set aside in it. One LIST of all segments.
+        What the state directory holds of another lineage is set aside in it. The first segment will be a fence, which
+        the writer before meets at its next PUT (INV-19). One LIST of all segments.
 
         Raises:
             ReplicaConflict: there is no replica, or, without `take_over`, its writer was at work a moment ago.
