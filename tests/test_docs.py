@@ -180,3 +180,10 @@ def test_phony_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
     (phony,) = re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
     assert set(phony.split()) == set(re.findall(r"^([a-z][a-z0-9-]*):", makefile, re.MULTILINE))
+
+
+def test_clean_removes_what_git_ignores() -> None:
+    ignored = {line.strip("/") for line in (ROOT / ".gitignore").read_text().split()}
+    (recipe,) = re.findall(r"^clean:.*\n\trm -rf (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    # The caches of Python are found wherever they are; walrep's own build leaves no egg-info.
+    assert ignored - {"__pycache__", "*.egg-info"} == set(recipe.split())
