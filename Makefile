@@ -58,5 +58,5 @@ format: $(READY)  ## Format, and fix what can be fixed
 	$(BIN)/ruff format $(PATHS)
 
 clean:  ## Remove everything that was built or measured
-	rm -rf .venv .venv-servers build dist demo-data soak-results .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-servers build dist demo-data soak-results benchmarks/results .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find $(PATHS) -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -12,7 +12,17 @@ import pytest
 from tests.engine.protection import App, OverwritingStore, Protection
 from tests.engine.shipment import images_in
 from walrep.core.compaction import CompactionPolicy
-from walrep.core.events import Alarm, Attached, Flushed, Packed, Removed, Resumed, SnapshotWritten
+from walrep.core.events import (
+    Alarm,
+    Attached,
+    Flushed,
+    Packed,
+    Removed,
+    Resumed,
+    RetryScheduled,
+    SnapshotWritten,
+    StoreBack,
+)
 from walrep.core.names import segment_key
 from walrep.core.objects import Writer
 from walrep.core.target import AtTxid, Latest
@@ -140,7 +150,7 @@ async def test_a_writer_that_may_not_delete_says_so_once_and_goes_on(
 async def test_a_writer_that_slept_across_takeover_packs_and_deletions_stops_and_nothing_is_lost(
     tmp_path: Path, kind: type[MemoryStore]
 ) -> None:
-    """What the other one has folded and deleted since leaves the fence where it was."""
+    """INV-19: what the other one has folded and deleted since leaves the fence where it was."""
     hosts = []
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
@@ -310,6 +320,41 @@ async def test_a_disk_that_fails_the_packing_does_not_end_the_protection(
     assert len(protection.of(Alarm)) == 1
     app.close()
     assert (await restored_images(protection, tmp_path))[-1] == app.path.read_bytes()
+
+
+async def test_a_local_copy_that_cannot_be_read_does_not_end_the_protection(
+    app: App, protection: Protection, tmp_path: Path
+) -> None:
+    protection.compaction = CompactionPolicy()
+    async with protection.running():
+        await protection.until(SnapshotWritten)
+        for _ in range(4):
+            flushed = len(protection.of(Flushed))
+            app.commit(1)
+            await protection.until_count(Flushed, flushed + 1)
+    for copy in (protection.settings.state_dir / "cache").iterdir():
+        copy.unlink()
+        copy.mkdir()
+    protection.compaction = SCALED
+    async with protection.running():
+        await protection.until(Alarm, lambda event: event.key == "compaction")
+        app.commit(1)
+        await protection.until(Flushed)
+    assert protection.ended_with() is None
+    app.close()
+    assert (await restored_images(protection, tmp_path))[-1] == app.path.read_bytes()
+
+
+async def test_an_outage_that_only_packing_met_is_told_to_be_over(app: App, protection: Protection) -> None:
+    """Also when nothing is uploaded afterwards."""
+    protection.faults.faults = [Fault(verb="delete", number=2)]
+    async with protection.running():
+        await protection.until(SnapshotWritten)
+        await write_and_wait(app, protection, 1)
+        await protection.until(RetryScheduled)
+        await protection.until(StoreBack)
+        await protection.until(Removed)
+    assert protection.ended_with() is None
 
 
 async def test_a_pack_does_not_take_the_room_that_is_left_to_others(

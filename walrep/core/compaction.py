@@ -6,7 +6,7 @@ is over everything there is, packs and segments, of the current day the quarters
 256 MiB is closed and another one begun; what has half of that is closed for good. One object alone is left as it is.
 
     INV-22  Only objects of one timeline that continue one another are packed together. What opens a timeline, and with
-            it every fence, is neither packed nor deleted.
+            it every fence (INV-19), is neither packed nor deleted.
     INV-23  An object is deleted only when a pack that holds all of it is proved, is part of the chain that a restore
             takes, and is older than the grace in which a restore under way finds a way around it. Proved: written
             here, read back and compared with its sources before it was stored, and of the same size in the store

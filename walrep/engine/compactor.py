@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
@@ -201,25 +201,27 @@ class Compactor:
         for again in (False, True):
             sources = [await self._local(each, anew=again) for each in plan.sources]
             try:
-                return await self._runner.run(partial(self._write_from, plan, sources, path))
+                built = await self._runner.run(partial(self._write_from, plan, sources, path))
             except CorruptObject:
                 if again:
                     raise
-            except FileNotFoundError:
-                # Evicted meanwhile.
-                continue
+            else:
+                if built is not None:
+                    return built
         raise StoreError("the sources of a pack are evicted faster than they are read", detail=str(self._place.cache))
 
-    def _write_from(self, plan: PackPlan, sources: list[Path], path: Path) -> BuiltPack:
-        files: list[BinaryIO] = []
-        try:
-            files = [source.open("rb") for source in sources]
+    def _write_from(self, plan: PackPlan, sources: list[Path], path: Path) -> BuiltPack | None:
+        """Write a pack and read it back; None if a source was evicted meanwhile."""
+        with ExitStack() as opened:
+            files: list[BinaryIO] = []
+            for source in sources:
+                file = _open_copy(source)
+                if file is None:
+                    return None
+                files.append(opened.enter_context(file))
             header = pack_header(_header_of(files[0]), plan.sources[-1].last_seq, self._writer, self._clock.now_ms())
             with map_os_errors(f"write {path}"), path.open("wb") as output:
                 built = build_pack([file.read for file in files], output.write, header)
-        finally:
-            for file in files:
-                file.close()
         with map_os_errors(f"read {path}"), path.open("rb") as written:
             verify_pack(written.read, built)
         return built
@@ -227,7 +229,7 @@ class Compactor:
     async def _local(self, fact: SegmentFact | PackFact, *, anew: bool) -> Path:
         """Return a file with an object, got from the store if it is not there."""
         path = self._place.cache / self._file_name(fact)
-        if anew or not await self._runner.run(path.exists):
+        if anew or not await self._runner.run(partial(_exists, path)):
             partial_path = temporary_path(self._place.work, "get")
             try:
                 for start, length in split_parts(fact.size_bytes):
@@ -276,6 +278,18 @@ def _header_of(file: BinaryIO) -> SegmentHeader | PackHeader:
     if not isinstance(header, SegmentHeader | PackHeader):
         raise CorruptObject("a source without a header", offset=0)
     return header
+
+
+def _open_copy(path: Path) -> BinaryIO | None:
+    """Open a local copy of an object; None if it is not there any more."""
+    with map_os_errors(f"read {path}"), suppress(FileNotFoundError):
+        return path.open("rb")
+    return None
+
+
+def _exists(path: Path) -> bool:
+    with map_os_errors(f"read {path}"):
+        return path.exists()
 
 
 def _move(path: Path, to: Path) -> None:
