@@ -25,6 +25,7 @@ from walrep.cli.detach import detach
 from walrep.cli.dump import dump
 from walrep.cli.list import list_replica
 from walrep.cli.output import Failure, Output, OutputClosed
+from walrep.cli.plan import plan
 from walrep.cli.replicate import replicate
 from walrep.cli.restore import restore
 from walrep.cli.session import Session
@@ -41,7 +42,7 @@ def commands() -> None:
     """Protect SQLite databases: ship every committed transaction, restore any of them."""
 
 
-for _command in (replicate, restore, list_replica, dump, compact, detach, version):
+for _command in (replicate, restore, list_replica, dump, compact, detach, plan, version):
     commands.add_command(_command)
 
 
