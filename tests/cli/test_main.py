@@ -35,7 +35,7 @@ def test_help_ends_with_the_exit_status(name: str, capsys: pytest.CaptureFixture
 
 
 def test_commands_are_those_of_the_manual() -> None:
-    assert COMMANDS == ["replicate", "restore", "list", "dump", "compact", "detach", "version"]
+    assert COMMANDS == ["replicate", "restore", "list", "dump", "compact", "detach", "plan", "version"]
 
 
 def test_every_class_of_error_has_an_exit_code_of_the_table() -> None:
