@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import msgspec
 
@@ -12,7 +12,21 @@ from walrep.core.names import PackName, segment_key
 from walrep.core.stored import Fact, PackFact, SegmentFact, Stored, newest_segments
 from walrep.core.units import Seq, TimelineId, Txid
 
-__all__ = ["BEGIN", "DAY", "MIB", "MINUTE", "POLICY", "QUARTER", "Place", "at", "keys", "spans"]
+__all__ = [
+    "BEGIN",
+    "DAY",
+    "MIB",
+    "MINUTE",
+    "POLICY",
+    "QUARTER",
+    "RPO",
+    "Place",
+    "at",
+    "keys",
+    "run_until",
+    "spans",
+    "with_days",
+]
 
 MINUTE = 60_000
 QUARTER = 15 * MINUTE
@@ -20,6 +34,7 @@ DAY = 96 * QUARTER
 BEGIN = 20_000 * DAY
 POLICY = CompactionPolicy()
 MIB = 1 << 20
+RPO = 10_000
 
 PAGE_SIZE = 4096
 
@@ -185,3 +200,30 @@ def at(place: Place, *moments: int) -> None:
     for moment in moments:
         place.now_ms = midnight + moment
         place.commit()
+
+
+def run_until(place: Place, end_ms: int, *, every_ms: int = RPO, size_bytes: int = 3000) -> Iterator[int]:
+    """Write a segment every so often, do what plans say when it is due, and yield the count of objects each time."""
+    due_ms: int | None = None
+    while place.now_ms < end_ms:
+        place.commit(size_bytes=size_bytes)
+        place.now_ms += every_ms
+        # As the engine does: a window that begins to hold something tells when it is over.
+        if due_ms is None or place.now_ms >= due_ms:
+            place.settle()
+            due_ms = place.plan().next_ms
+        yield place.count()
+
+
+def with_days(place: Place, days: int) -> None:
+    """Put one pack for each of so many days before."""
+    place.open_timeline()
+    begin_ms = place.now_ms - days * DAY
+    for day in range(days):
+        for half in range(2):
+            place.commit(86_400, size_bytes=10 * MIB, seen_ms=begin_ms + day * DAY + half)
+    place.settle()
+    place.now_ms += POLICY.grace_ms
+    place.settle()
+    place.now_ms -= POLICY.grace_ms
+    place.count_max = 0

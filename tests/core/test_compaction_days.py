@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import msgspec
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from tests.core.compacting import DAY, MIB, MINUTE, POLICY, QUARTER, Place
+from tests.core.compacting import DAY, MIB, MINUTE, POLICY, QUARTER, RPO, Place, run_until, with_days
 from walrep.core.chain import contains
 from walrep.core.compaction import CompactionPlan, CompactionPolicy
 from walrep.core.stored import Fact, PackFact, SegmentFact, newest_segments
-
-RPO = 10_000
 
 SMALL = CompactionPolicy(
     spans_ms=(QUARTER, 4 * QUARTER), pack_bytes_max=40_000, settle_ms=MINUTE // 2, grace_ms=10 * MINUTE
@@ -24,33 +20,6 @@ SMALL = CompactionPolicy(
 def ripe(place: Place, plan: CompactionPlan) -> bool:
     """Whether time alone has brought something to do."""
     return bool(place.steps(plan)) or (plan.next_ms is not None and plan.next_ms <= place.now_ms)
-
-
-def run_until(place: Place, end_ms: int, *, every_ms: int = RPO, size_bytes: int = 3000) -> Iterator[int]:
-    """Write a segment every so often, do what plans say when it is due, and yield the count of objects each time."""
-    due_ms: int | None = None
-    while place.now_ms < end_ms:
-        place.commit(size_bytes=size_bytes)
-        place.now_ms += every_ms
-        # As the engine does: a window that begins to hold something tells when it is over.
-        if due_ms is None or place.now_ms >= due_ms:
-            place.settle()
-            due_ms = place.plan().next_ms
-        yield place.count()
-
-
-def with_days(place: Place, days: int) -> None:
-    """Put one pack for each of so many days before."""
-    place.open_timeline()
-    begin_ms = place.now_ms - days * DAY
-    for day in range(days):
-        for half in range(2):
-            place.commit(86_400, size_bytes=10 * MIB, seen_ms=begin_ms + day * DAY + half)
-    place.settle()
-    place.now_ms += POLICY.grace_ms
-    place.settle()
-    place.now_ms -= POLICY.grace_ms
-    place.count_max = 0
 
 
 def test_written_all_day_a_replica_of_thirty_days_has_few_objects_at_every_moment() -> None:

@@ -120,7 +120,7 @@ class Janitor:
         raise PruneRefused("positions are kept faster than a plan can be made", hint="try again")
 
     async def _announce(self, pruning: Pruning) -> str:
-        """Store the record of what will be gone; it tells the store's time, too."""
+        """Store the record of what will be gone (INV-26); it tells the store's time, too."""
         now_ms = self._clock.now_ms()
         record = next_record(pruning.last, pruning.holding, pruning.plan, now_ms=now_ms, by=self._writer)
         # Of two records the newer one is the greater key: also when a clock was set back in between.
