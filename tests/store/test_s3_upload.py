@@ -285,7 +285,7 @@ class BusyApi:
         return {"ETag": "x"}
 
     async def complete_multipart_upload(self, **_: object) -> dict[str, str]:
-        return {}
+        return {"ETag": "x-20"}
 
     async def abort_multipart_upload(self, **_: object) -> dict[str, str]:
         self.aborting.set()

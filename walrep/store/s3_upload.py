@@ -24,6 +24,7 @@ import msgspec
 from walrep.disk.atomic import map_os_errors
 from walrep.errors import ObjectNotFound, PreconditionFailed, SpoolError, WalrepError
 from walrep.runner import Runner
+from walrep.store.s3_errors import field_of
 from walrep.store.s3_requests import S3Exchange, S3Place, do_each
 from walrep.store.s3_url import S3Url
 
@@ -86,30 +87,33 @@ class S3Uploads:
         parameters: dict[str, object] = {"ContentMD5": digest, "ContentLength": size_bytes, **self._object}
         if if_absent:
             parameters["IfNoneMatch"] = "*"
-        await S3Exchange(self._place).send(
+        answer = await S3Exchange(self._place).send(
             "put",
             key,
             lambda api: api.put_object(Bucket=self._place.bucket, Key=self._place.root + key, Body=body, **parameters),
             size_bytes=size_bytes,
         )
+        # Whatever answers without it has not stored the object.
+        field_of(answer, "ETag", self._place.named("put", key))
 
     async def _put_in_parts(self, key: str, source: bytes | Path, size_bytes: int, *, if_absent: bool) -> None:
         exchange = S3Exchange(self._place)
         names = {"Bucket": self._place.bucket, "Key": self._place.root + key}
         created = await exchange.send("put", key, lambda api: api.create_multipart_upload(**names, **self._object))
-        names["UploadId"] = created["UploadId"]
+        names["UploadId"] = field_of(created, "UploadId", self._place.named("put", key))
         try:
             tags = await self._send_parts(exchange, key, names, _Content(source, 0, size_bytes))
             if if_absent:
                 await self._refuse_existing(exchange, key)
             condition = {"IfNoneMatch": "*"} if if_absent else {}
             parts = [{"PartNumber": number, "ETag": tag} for number, tag in sorted(tags.items())]
-            await exchange.send(
+            answer = await exchange.send(
                 "put",
                 key,
                 lambda api: api.complete_multipart_upload(**names, **condition, MultipartUpload={"Parts": parts}),
                 size_bytes=size_bytes,
             )
+            field_of(answer, "ETag", self._place.named("put", key))
         except BaseException:
             # Parts that belong to no object are paid for until somebody removes them. Whoever cancels waits for it; if
             # they cancel again, it goes on without them.
@@ -133,7 +137,7 @@ class S3Uploads:
                 ),
                 size_bytes=part.size_bytes,
             )
-            tags[number] = answer["ETag"]
+            tags[number] = field_of(answer, "ETag", self._place.named("put", key))
 
         parts = content.parts(part_bytes_for(content.size_bytes, self._sizes.part_bytes))
         await do_each(enumerate(parts, start=1), send_part, at_once=PARTS_IN_FLIGHT_MAX)
