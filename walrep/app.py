@@ -117,9 +117,7 @@ async def detach(path: Path, state_dir: Path | None, *, clock: Clock) -> DetachO
 async def is_replica(url: StoreUrl, *, clock: Clock, environment: Mapping[str, str]) -> bool:
     """Return whether there is any object at a replica's place."""
     async with _opened(url, clock, environment) as (store, _runner):
-        async for _info in store.list(""):
-            return True
-        return False
+        return bool([info async for info in store.list("", limit=1)])
 
 
 async def restore(

@@ -79,19 +79,22 @@ class RetryingStore:
         return await self._call(lambda: self._store.head(key), self._attempts())
 
     async def list(self, prefix: str, *, start_after: str = "", limit: int | None = None) -> AsyncIterator[ObjectInfo]:
-        """Yield the objects whose keys begin with `prefix` and sort after `start_after`.
+        """Yield the objects whose keys begin with `prefix` and sort after `start_after`, at most `limit`.
 
         A listing that breaks off goes on after the last key that was yielded, with a new deadline.
         """
         attempts = self._attempts()
-        while True:
+        left_count = limit
+        while left_count != 0:
             try:
-                async for info in self._store.list(prefix, start_after=start_after, limit=limit):
+                async for info in self._store.list(prefix, start_after=start_after, limit=left_count):
                     yield info
                     start_after = info.key
+                    left_count = None if left_count is None else left_count - 1
                     attempts = self._attempts()
             except WalrepError as error:
-                await self._wait(error, attempts)
+                if left_count != 0:
+                    await self._wait(error, attempts)
             else:
                 return
 
