@@ -220,13 +220,13 @@ class Stores:
     def open(self, url: StoreUrl, notify: Callable[[WalrepError, float], None]) -> OpenedStore:
         """Return the store of a place; clients and limits are shared with the others of this process."""
         counter = RequestCounter()
-        store: Store
+        store: LocalStore | S3Store
         match url:
             case FileUrl(path=path):
                 store = LocalStore(path, self._runner, self._clock)
             case S3Url():
                 store = S3Store(url, self._clients, self._runner, self._clock, counter)
-        limited = LimitedStore(ObservedStore(store, self._clock, counter), self._limits)
+        limited = LimitedStore(ObservedStore(store, self._clock, counter), self._limits, store.held_bytes)
         return OpenedStore(
             store=RetryingStore(limited, self._clock, self._policy, SystemRandom(), notify),
             upload_p95_s=counter.upload_p95_s,

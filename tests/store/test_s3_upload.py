@@ -317,6 +317,14 @@ async def test_two_parts_at_most_are_in_flight() -> None:
     assert PARTS_IN_FLIGHT_MAX == 2
 
 
+@pytest.mark.parametrize(
+    ("size_bytes", "held_bytes"),
+    [(0, 0), (16 * MIB, 16 * MIB), (20 * MIB, 20 * MIB), (4 << 30, 32 * MIB), (10 << 40, 2 * 1049 * MIB)],
+)
+def test_of_a_large_file_two_parts_are_in_memory(size_bytes: int, held_bytes: int) -> None:
+    assert OwningStore(s3_url("s3://bucket")).held_bytes(size_bytes) == held_bytes
+
+
 async def test_a_file_that_shrinks_is_trouble_of_the_spool_and_no_object(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.write_bytes(CONTENT)

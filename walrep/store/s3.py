@@ -62,6 +62,10 @@ class S3Store:
         self._uploads = S3Uploads(url, self._place, runner, sizes)
         self._is_closed = False
 
+    def held_bytes(self, size_bytes: int) -> int:
+        """Return how much of a file of this size is in memory at once while it is stored, at most."""
+        return self._uploads.held_bytes(size_bytes)
+
     async def put(self, key: str, source: bytes | Path, *, if_absent: bool = False) -> None:
         """Store the bytes, or the content of the file, under `key`.
 

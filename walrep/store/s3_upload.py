@@ -27,6 +27,7 @@ from walrep.runner import Runner
 from walrep.store.s3_errors import field_of
 from walrep.store.s3_requests import S3Exchange, S3Place, do_each
 from walrep.store.s3_url import S3Url
+from walrep.store.source import source_bytes
 
 __all__ = ["PARTS_IN_FLIGHT_MAX", "PARTS_MAX", "S3Uploads", "UploadSizes", "part_bytes_for"]
 
@@ -61,9 +62,15 @@ class S3Uploads:
         self._sizes = sizes
         self._object = _object_parameters(url)
 
+    def held_bytes(self, size_bytes: int) -> int:
+        """Return how much of a file of this size is in memory at once, at most: one that is streamed takes less."""
+        if size_bytes <= self._sizes.single_bytes_max:
+            return size_bytes
+        return min(size_bytes, PARTS_IN_FLIGHT_MAX * part_bytes_for(size_bytes, self._sizes.part_bytes))
+
     async def put(self, key: str, source: bytes | Path, *, if_absent: bool) -> None:
         """Store the bytes, or the content of the file, under `key`; see `S3Store.put`."""
-        size_bytes = len(source) if isinstance(source, bytes) else await self._runner.run(partial(_file_bytes, source))
+        size_bytes = await self._runner.run(partial(source_bytes, source))
         if size_bytes <= self._sizes.single_bytes_max:
             await self._put_at_once(key, _Content(source, 0, size_bytes), if_absent=if_absent)
         elif if_absent and size_bytes <= self._sizes.conditional_bytes_max:
@@ -201,11 +208,6 @@ def _object_parameters(url: S3Url) -> dict[str, object]:
         "SSEKMSKeyId": url.sse_kms_key_id,
     }
     return {name: value for name, value in parameters.items() if value}
-
-
-def _file_bytes(source: Path) -> int:
-    with map_os_errors(f"read {source}"):
-        return source.stat().st_size
 
 
 def _open(source: Path) -> _File:
