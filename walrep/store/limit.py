@@ -6,8 +6,8 @@ keep the segments of all other databases waiting. First come, first served: a la
 by small ones, only by those that carry nothing, while it waits for memory. What is larger than the limit goes through
 when no other bytes are in flight.
 
-Stand inside the retries, so that waiting for the next attempt takes up no place. It must not know why a request is
-made.
+Stand inside the retries, so that waiting for the next attempt takes up no place (within a large upload it does, for
+minutes at most). It must not know why a request is made.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ class RequestCounter:
         self._counts[_FIELDS[verb]] += 1
 
     def failed(self) -> None:
-        """Count a call that failed."""
+        """Count a call that failed, or a request within one that was made again."""
         self._counts["errors"] += 1
 
     def uploaded(self, size_bytes: int, seconds: float) -> None:

@@ -19,12 +19,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from walrep.clock import Clock, SystemClock
 from walrep.errors import NotSupported, ObjectNotFound, StoreError, StoreUnavailable, check
 from walrep.runner import Runner
 from walrep.store.base import ObjectInfo
 from walrep.store.keys import check_key, check_prefix, check_range, key_problem
 from walrep.store.observe import RequestCounter
+from walrep.store.retry import Retries
 from walrep.store.s3_client import S3Api, S3Client, S3Clients
 from walrep.store.s3_errors import check_no_page, error_of_code, field_of, http_status
 from walrep.store.s3_requests import S3Exchange, S3Place, do_each, seconds_for
@@ -39,14 +39,14 @@ KEYS_PER_REQUEST = 1000
 _DELETES_IN_FLIGHT_MAX = 8
 _READ_BYTES = 1 << 20
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
-_SYSTEM_CLOCK = SystemClock()
 _SIZES = UploadSizes()
 
 
 class S3Store:
     """The objects below one prefix of a bucket. Its clients are shared, and closed by their owner.
 
-    `counter` hears of the requests beyond the first one of a call; whoever calls counts that.
+    `counter` hears of the requests beyond the first one of a call; whoever calls counts that. `retries` try a request
+    of an upload in parts again; without them, its failure is that of the upload.
     """
 
     def __init__(
@@ -54,12 +54,12 @@ class S3Store:
         url: S3Url,
         clients: S3Clients,
         runner: Runner,
-        clock: Clock = _SYSTEM_CLOCK,
         counter: RequestCounter | None = None,
+        retries: Retries | None = None,
         sizes: UploadSizes = _SIZES,
     ) -> None:
-        self._place = S3Place(url, clients, clock, counter or RequestCounter())
-        self._uploads = S3Uploads(url, self._place, runner, sizes)
+        self._place = S3Place(url, clients, counter or RequestCounter())
+        self._uploads = S3Uploads(url, self._place, runner, retries, sizes)
         self._is_closed = False
 
     def held_bytes(self, size_bytes: int) -> int:

@@ -82,7 +82,7 @@ class S3Clients:
     ) -> None:
         self._environment = environment
         self._defaults = defaults
-        self._clock = clock
+        self.clock = clock
         self._clients: dict[S3Settings, S3Client] = {}
         self._retired: list[S3Client] = []
         self._lock = asyncio.Lock()
@@ -110,7 +110,7 @@ class S3Clients:
             client = self._clients.get(settings)
             if client is None:
                 call = S3Call("open", "", "", settings.shown_endpoint)
-                with mapped(call, self._clock):
+                with mapped(call, self.clock):
                     client = self._clients[settings] = await self._open(settings)
             return client
 

@@ -73,6 +73,7 @@ _KEYS_HINT = "say access-key-id and secret-access-key or profile, or set AWS_ACC
 _REGION_HINT = "say the region and the endpoint of the bucket: region=..., endpoint=..."
 
 _OBJECT_MISSING = _Row(ObjectNotFound, "no such object")
+_UPLOAD_GONE = _Row(ObjectNotFound, "no such upload")
 _EXISTS = _Row(PreconditionFailed, "the object exists already")
 _BUCKET_MISSING = _Row(StoreMissing, "the bucket does not exist", "create it, or correct the name and the endpoint")
 _BUSY = _Row(StoreUnavailable, "the store asks to be tried again later")
@@ -167,8 +168,8 @@ _CODES: Mapping[_Row, str] = {
     _BUSY: "SlowDown SlowDownRead SlowDownWrite ServiceUnavailable InternalError InternalFailure RequestTimeout Busy"
     " RequestTimeoutException Throttling ThrottlingException RequestLimitExceeded TooManyRequests ServerBusy"
     " ConditionalRequestConflict OperationAborted RequestThrottled BandwidthLimitExceeded",
-    # The upload was aborted or expired in between; one that begins anew passes.
-    _BROKEN_OFF: "IncompleteBody NoSuchUpload",
+    _BROKEN_OFF: "IncompleteBody",
+    _UPLOAD_GONE: "NoSuchUpload",
     _DAMAGED: "BadDigest XAmzContentSHA256Mismatch XAmzContentChecksumMismatch",
     _UNSUPPORTED: "NotImplemented MethodNotAllowed",
     _DENIED: "AccessDenied AccessForbidden Forbidden AllAccessDisabled AccountProblem",
