@@ -51,7 +51,7 @@ from walrep.store.base import Store
 from walrep.store.limit import LimitedStore, StoreLimits
 from walrep.store.local import LocalStore
 from walrep.store.observe import ObservedStore, RequestCounter
-from walrep.store.retry import RetryingStore, RetryPolicy
+from walrep.store.retry import Retries, RetryingStore, RetryPolicy
 from walrep.store.s3 import S3Store
 from walrep.store.s3_client import S3Clients
 from walrep.store.s3_url import S3Access, S3Url
@@ -126,9 +126,7 @@ async def detach(path: Path, state_dir: Path | None, *, clock: Clock) -> DetachO
 async def is_replica(url: StoreUrl, *, clock: Clock, environment: Mapping[str, str]) -> bool:
     """Return whether there is any object at a replica's place."""
     async with _opened(url, clock, environment) as (store, _runner):
-        async for _info in store.list(""):
-            return True
-        return False
+        return bool([info async for info in store.list("", limit=1)])
 
 
 async def restore(
@@ -269,13 +267,20 @@ class Stores:
     def open(self, url: StoreUrl, notify: Callable[[WalrepError, float], None]) -> OpenedStore:
         """Return the store of a place; clients and limits are shared with the others of this process."""
         counter = RequestCounter()
-        store: Store
+
+        def failed(error: WalrepError, delay_s: float) -> None:
+            """Count what is tried again inside a call, of which only the end is seen outside."""
+            counter.failed()
+            notify(error, delay_s)
+
+        store: LocalStore | S3Store
         match url:
             case FileUrl(path=path):
                 store = LocalStore(path, self._runner, self._clock)
             case S3Url():
-                store = S3Store(url, self._clients, self._runner, self._clock, counter)
-        limited = LimitedStore(ObservedStore(store, self._clock, counter), self._limits)
+                retries = Retries(self._clock, self._policy, SystemRandom(), failed)
+                store = S3Store(url, self._clients, self._runner, counter, retries)
+        limited = LimitedStore(ObservedStore(store, self._clock, counter), self._limits, store.held_bytes)
         return OpenedStore(
             store=RetryingStore(limited, self._clock, self._policy, SystemRandom(), notify),
             upload_p95_s=counter.upload_p95_s,

@@ -82,7 +82,7 @@ class S3Clients:
     ) -> None:
         self._environment = environment
         self._defaults = defaults
-        self._clock = clock
+        self.clock = clock
         self._clients: dict[S3Settings, S3Client] = {}
         self._retired: list[S3Client] = []
         self._lock = asyncio.Lock()
@@ -110,7 +110,7 @@ class S3Clients:
             client = self._clients.get(settings)
             if client is None:
                 call = S3Call("open", "", "", settings.shown_endpoint)
-                with mapped(call, self._clock):
+                with mapped(call, self.clock):
                     client = self._clients[settings] = await self._open(settings)
             return client
 
@@ -189,12 +189,13 @@ def _config(settings: S3Settings) -> object:
 
 @cache
 def _session_class() -> type:
-    """Return aiobotocore's session of HTTP with two things put right, for which it has no settings.
+    """Return aiobotocore's session of HTTP with three things put right, for which it has no settings.
 
     aiohttp sends everything again whose method is idempotent, PUT among them, when a connection ends before there was
     an answer: unseen, and to the wrong effect for one that is create-only. And botocore turns the check of host names
     off because urllib3 has its own, which aiohttp has not: any host with any certificate could pose as the store
-    (aiobotocore 2.25.1).
+    (aiobotocore 2.25.1). And aiohttp follows redirects: a PUT that ends on the login page of a proxy, with a 200, would
+    count as stored.
     """
     from aiobotocore.httpsession import AIOHTTPSession  # noqa: PLC0415 - see the text of this module
 
@@ -202,7 +203,7 @@ def _session_class() -> type:
         async def _get_session(self, proxy_url: str | None) -> object:
             session = await super()._get_session(proxy_url)
             session._retry_connection = False  # noqa: SLF001 - see above
-            return session
+            return _Unredirected(session)
 
         def _get_ssl_context(self) -> ssl.SSLContext:
             context: ssl.SSLContext = super()._get_ssl_context()
@@ -210,6 +211,17 @@ def _session_class() -> type:
             return context
 
     return CarefulSession
+
+
+class _Unredirected:
+    """A session of aiohttp that hands on a redirect as the answer that it is."""
+
+    def __init__(self, session: Any) -> None:  # noqa: ANN401 - aiohttp is not imported here
+        self._session = session
+
+    def request(self, method: str, **parameters: object) -> object:
+        """Send a request."""
+        return self._session.request(method, **parameters, allow_redirects=False)
 
 
 def _botocore_session() -> object:
