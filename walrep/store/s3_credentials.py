@@ -1,8 +1,8 @@
 """The program that has the credentials (`credential_process` of ~/.aws/config), for as long as somebody waits for it.
 
 aiobotocore leaves it running where somebody gives up: a writer that tries again would have one more of them each minute
-(aiobotocore 2.25.1). Here it is killed when nobody waits for it any more; not so one that a role's `source_profile` names,
-which the client starts elsewhere.
+(aiobotocore 2.25.1). Here it is killed when nobody waits for it any more. One that the `source_profile` of a role names
+is started elsewhere in the client, and is not.
 """
 
 from __future__ import annotations
