@@ -85,6 +85,9 @@ _BYTES_IN_FLIGHT_MAX = 128 << 20
 _WRITING = RetryPolicy(mend_delay_s=30.0)
 """A writer that runs waits for credentials and buckets that somebody has to put right; one that starts does not."""
 
+_COMMANDS = RetryPolicy(put_deadline_s=60.0, part_deadline_s=60.0)
+"""A command says soon that the store does not answer, also one that writes packs."""
+
 _READ_THREADS = 4
 _DETACH_WAIT_S = 60.0
 """Longer than the default shutdown deadline: the walrep that runs drains first."""
@@ -324,10 +327,10 @@ async def _compactor(url: StoreUrl, clock: Clock, environment: Mapping[str, str]
 async def _opened(
     url: StoreUrl, clock: Clock, environment: Mapping[str, str]
 ) -> AsyncIterator[tuple[Store, ThreadRunner]]:
-    """Open a store for reading; what passes by itself is tried again in silence, up to the deadline of the policy."""
+    """Open a store for a command; what passes by itself is tried again in silence, up to the policy's deadlines."""
     runner = ThreadRunner(_READ_THREADS, "walrep-read")
     try:
-        async with open_stores(_READ_THREADS, clock, environment, S3Access(), RetryPolicy()) as stores:
+        async with open_stores(_READ_THREADS, clock, environment, S3Access(), _COMMANDS) as stores:
             store = stores.open(url, lambda _error, _delay_s: None).store
             try:
                 yield store, runner

@@ -30,13 +30,15 @@ T = TypeVar("T")
 class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How long to wait between attempts, and until when after the first one an attempt may begin (None: for ever).
 
-    With `mend_delay_s`, a `put` also waits for what somebody has to put right, such as an access key: about so long
-    between attempts. A store is not believed that it will be back in more than `retry_after_s_max`.
+    A `put` has a deadline of its own, and so has a request of an upload in parts: thrice the longest silence of a
+    connection. With `mend_delay_s`, a `put` also waits for what somebody has to put right, such as an access key: about
+    so long between attempts. A store is not believed that it will be back in more than `retry_after_s_max`.
     """
 
     backoff: BackoffPolicy = BackoffPolicy()
     deadline_s: float | None = 60.0
     put_deadline_s: float | None = None
+    part_deadline_s: float = 180.0
     mend_delay_s: float | None = None
     retry_after_s_max: float = 300.0
 
@@ -51,8 +53,8 @@ class Retries:
     def __init__(
         self, clock: Clock, policy: RetryPolicy, random: Random, notify: Callable[[WalrepError, float], None]
     ) -> None:
+        self.policy = policy
         self._clock = clock
-        self._policy = policy
         self._random = random
         self._notify = notify
 
@@ -69,7 +71,7 @@ class Retries:
 
     def begin(self, deadline_s: float | None, mend_delay_s: float | None = None) -> _Attempts:
         """Return the attempts of one call, the first of which begins now."""
-        return _Attempts(self._clock, self._policy, deadline_s, mend_delay_s)
+        return _Attempts(self._clock, self.policy, deadline_s, mend_delay_s)
 
     async def wait(self, error: WalrepError, attempts: _Attempts) -> None:
         """Wait until the next attempt; raise the error if there is to be none."""

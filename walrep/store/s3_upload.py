@@ -47,8 +47,6 @@ PARTS_IN_FLIGHT_MAX = 2
 _PART_UNIT_BYTES = 1 << 20
 _INLINE_BYTES_MAX = 1 << 20
 _ABORT_S = 10.0
-_RETRY_S = 180.0
-"""Until when after its first attempt a request is tried again: thrice the longest silence of a connection."""
 
 
 _File = io.BufferedReader | io.BytesIO
@@ -207,7 +205,9 @@ class S3Uploads:
             field_of(answer, "ETag", self._place.named(verb, upload.key))
             return answer
 
-        return await (self._retries.call(send, deadline_s=_RETRY_S) if self._retries else send())
+        if self._retries is None:
+            return await send()
+        return await self._retries.call(send, deadline_s=self._retries.policy.part_deadline_s)
 
     def _lost(self, upload: _Upload) -> StoreUnavailable:
         """Return the error of an upload that somebody, or a rule of the bucket, has removed: another one passes."""
