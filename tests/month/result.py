@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -31,7 +32,8 @@ AMPLIFICATION_MAX = 3.2
 class Result(msgspec.Struct, frozen=True, kw_only=True):
     """What a scenario came to. `tail` is behind the last day; `planned` go on from the last day that was run.
 
-    `starts`: what starts of walrep within the days asked of the store; it is part of the days, too.
+    `starts`: what starts of walrep within the days asked of the store; it is part of the days, too. `seconds` are of the
+    CPU in virtual time, and real ones in real time.
     """
 
     name: str
@@ -69,16 +71,15 @@ def run_scenario(scenario: Scenario, folder: Path, *, seed: int, restores: int, 
         WalrepError: something cannot be restored.
 
     """
-    clock = SystemClock()
-    moments = [clock.monotonic_s()]
+    moments = [time.process_time()]
     outcome = World(folder, scenario, seed=seed, sample_count=restores).run()
-    moments.append(clock.monotonic_s())
+    moments.append(time.process_time())
     planned: list[Day] = []
     if scenario.days < until:
         planned = plan_days(scenario, outcome, asyncio.run(_read_history(outcome.settled)), until=until)
-    moments.append(clock.monotonic_s())
+    moments.append(time.process_time())
     restored = asyncio.run(_restore(outcome, folder))
-    moments.append(clock.monotonic_s())
+    moments.append(time.process_time())
     took = [after - before for before, after in pairwise(moments)]
     return Result(
         name=scenario.name,

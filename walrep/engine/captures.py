@@ -67,7 +67,7 @@ class Sweeps:
         self._active_s = clock.monotonic_s()
 
     @property
-    def any(self) -> bool:
+    def has_units(self) -> bool:
         """Whether there is anything to sweep."""
         return bool(self._units)
 
@@ -161,7 +161,7 @@ class CaptureThread:
             wait_s = swept_s + self._sweeps.wait_s() - self._clock.monotonic_s()
             try:
                 # Calls do not put a sweep off: one that is due comes first, however many calls are queued.
-                item = self._calls.get(timeout=max(wait_s, 0)) if self._sweeps.any else self._calls.get()
+                item = self._calls.get(timeout=max(wait_s, 0)) if self._sweeps.has_units else self._calls.get()
             except queue.Empty:
                 item = _SWEEP
             if item is None:

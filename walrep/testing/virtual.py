@@ -85,7 +85,7 @@ class LoopCaptures:
 
     def _schedule(self) -> None:
         self.close()
-        if self._sweeps.any:
+        if self._sweeps.has_units:
             self._timer = asyncio.get_running_loop().call_later(self._sweeps.wait_s(), self._sweep)
 
 
