@@ -32,8 +32,8 @@ AMPLIFICATION_MAX = 3.2
 class Result(msgspec.Struct, frozen=True, kw_only=True):
     """What a scenario came to. `tail` is behind the last day; `planned` go on from the last day that was run.
 
-    `starts`: what starts of walrep within the days asked of the store; it is part of the days, too. `seconds` are of the
-    CPU in virtual time, and real ones in real time.
+    `starts`: what starts of walrep within the days asked of the store; it is part of the days, too. `seconds` are of
+    the CPU in virtual time, and real ones in real time.
     """
 
     name: str
