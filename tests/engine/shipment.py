@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import Executor, Future
 from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
@@ -39,21 +38,9 @@ from walrep.store.url import FileUrl
 from walrep.testing.clock import SimClock
 from walrep.testing.faults import Call, Fault, FaultyStore
 from walrep.testing.replay import ReplayedState, list_timelines, replay
+from walrep.testing.virtual import InlineExecutor
 
-__all__ = ["InlineExecutor", "RecordedFaults", "Shipment", "images_in"]
-
-
-class InlineExecutor(Executor):
-    """Runs what is submitted at once."""
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:  # noqa: ANN401  as its base
-        """Run a call."""
-        future: Future[Any] = Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except BaseException as error:  # noqa: BLE001  the future has it, as in any executor
-            future.set_exception(error)
-        return future
+__all__ = ["RecordedFaults", "Shipment", "images_in"]
 
 
 class RecordedFaults:
