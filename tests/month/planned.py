@@ -15,9 +15,10 @@ from tests.core.compacting import Place
 from tests.month.ledger import Day
 from tests.month.scenarios import DAY_MS, Scenario
 from tests.month.world import SETTLED_S, Outcome, Shipped
-from walrep.core.compaction import QUARTER_MS, PackPlan, Stored, stored_from
+from walrep.core.compaction import QUARTER_MS, PackPlan
 from walrep.core.history import History
 from walrep.core.names import segment_key
+from walrep.core.stored import Stored, stored_from
 from walrep.store.observe import RequestCounts
 
 __all__ = ["plan_days"]
