@@ -6,7 +6,7 @@ READY := .venv/.ready
 PATHS := $(wildcard walrep tests benchmarks)
 
 .DEFAULT_GOAL := help
-.PHONY: help check test test-servers lint fast demo demo-s3 servers bench soak mutants format clean
+.PHONY: help check test test-servers lint fast demo demo-s3 servers bench month soak mutants format clean
 
 help:  ## Show this list
 	@grep -E '^[a-z0-9-]+:.*##' Makefile | sed -E 's/^([a-z0-9-]+):[^#]*## */\1\t/' | expand -t 12
@@ -47,6 +47,9 @@ demo-s3: $(READY)  ## The same with a bucket of a real S3 server on this machine
 bench: $(READY)  ## Run the benchmarks and print their table
 	$(BIN)/python -m benchmarks
 
+month: $(READY)  ## 30 days in virtual time, idle, steady, in bursts: objects, requests, bytes, 100 restores of each
+	$(BIN)/python -m benchmarks.month
+
 soak: $(READY)  ## The long runs; results as JSON in soak-results/
 	$(BIN)/python -m tests.hostile --seconds 60 --restores 200 --out soak-results
 
@@ -58,5 +61,5 @@ format: $(READY)  ## Format, and fix what can be fixed
 	$(BIN)/ruff format $(PATHS)
 
 clean:  ## Remove everything that was built or measured
-	rm -rf .venv .venv-servers build dist demo-data soak-results .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-servers build dist demo-data soak-results benchmarks/results .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find $(PATHS) -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,7 +1,7 @@
 """walrep in a process of its own, which tells its numbers when asked: `report` or `stop` on stdin, JSON on stdout.
 
-It is the Supervisor with the store, the event loop and the settings of `walrep replicate`. Two places are observed: the
-requests of the stores, and the capture thread, which hands out what it was given to sweep.
+It is the Supervisor with the store, the event loop, the threads and the settings of `walrep replicate`. Two places are
+observed: the requests of the stores, and the sweeps of the capture thread.
 """
 
 from __future__ import annotations
@@ -15,18 +15,20 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from random import SystemRandom
 
 import msgspec
 import uvloop
 
-from walrep.clock import SystemClock
+from walrep.clock import Clock, SystemClock
 from walrep.core.events import Alarm, Event, Failed, SnapshotWritten
-from walrep.engine import supervisor
-from walrep.engine.captures import CaptureThread, Sweepable
+from walrep.engine.captures import Sweepable, Sweeps
 from walrep.engine.parts import OpenedStore
 from walrep.engine.settings import DatabaseSettings, ReplicateSettings
+from walrep.engine.supervisor import Supervisor, new_writer
+from walrep.engine.workers import start_threads
 from walrep.errors import WalrepError
 from walrep.runner import ThreadRunner
 from walrep.sqlite.capture import Capture
@@ -38,30 +40,32 @@ from walrep.store.url import FileUrl, StoreUrl
 STORE_THREADS = 4
 
 
-class ObservedCaptureThread(CaptureThread):
-    """A capture thread that remembers what it sweeps, and how long its sweeps took."""
+class ObservedSweeps(Sweeps):
+    """Sweeps that remember what was swept, and how long it took."""
 
-    captures: list[Capture] = []  # noqa: RUF012 - one capture thread a process, and the report needs to find them
-    sweeps = 0
-    longest_s = 0.0
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock)
+        self.captures: list[Capture] = []
+        self.count = 0
+        self.longest_s = 0.0
 
     def add(self, unit: Sweepable, failed: Callable[[Exception], None]) -> None:
         if isinstance(unit, Capture) and unit not in self.captures:
             self.captures.append(unit)
         super().add(unit, failed)
 
-    def _sweep(self) -> None:
+    def sweep(self) -> None:
         began = time.perf_counter()
-        super()._sweep()
-        cls = type(self)
-        cls.sweeps += 1
-        cls.longest_s = max(cls.longest_s, time.perf_counter() - began)
+        super().sweep()
+        self.count += 1
+        self.longest_s = max(self.longest_s, time.perf_counter() - began)
 
 
 @dataclasses.dataclass
 class Observed:
     """What the process tells."""
 
+    sweeps: ObservedSweeps
     stores: list[ObservedStore] = dataclasses.field(default_factory=list)
     snapshots: int = 0
     alarms: list[str] = dataclasses.field(default_factory=list)
@@ -73,7 +77,7 @@ class Observed:
 
     def report(self) -> dict[str, object]:
         """Return the numbers of now."""
-        captures = ObservedCaptureThread.captures
+        captures = self.sweeps.captures
         return {
             "cpu_s": time.process_time(),
             "threads_cpu_s": _thread_seconds(),
@@ -83,8 +87,8 @@ class Observed:
             ],
             "transactions": sum(each.reader.encoder.txid for each in captures),
             "encoder": [msgspec.to_builtins(each.reader.encoder.counts) for each in captures],
-            "sweeps": ObservedCaptureThread.sweeps,
-            "sweep_longest_s": ObservedCaptureThread.longest_s,
+            "sweeps": self.sweeps.count,
+            "sweep_longest_s": self.sweeps.longest_s,
             "requests": self.requests(),
             "alarms": self.alarms,
             "rss_bytes": _status_bytes("VmRSS"),
@@ -127,7 +131,7 @@ async def replicate(folder: Path, databases: list[Path]) -> None:
     clock, runner, observed, stop = (
         SystemClock(),
         ThreadRunner(STORE_THREADS, "walrep-store"),
-        Observed(),
+        Observed(ObservedSweeps(SystemClock())),
         asyncio.Event(),
     )
 
@@ -162,12 +166,16 @@ async def replicate(folder: Path, databases: list[Path]) -> None:
             for path in databases
         )
     )
-    # The Supervisor makes its capture thread itself; this is the one place where it can be observed from outside.
-    supervisor.CaptureThread = ObservedCaptureThread  # type: ignore[attr-defined]
     asyncio.get_running_loop().add_reader(0, on_input)
-    await supervisor.Supervisor(
-        settings, open_store=open_store, clock=clock, report=report, new_writer=supervisor.new_writer
-    ).run(stop)
+    supervisor = Supervisor(
+        settings,
+        open_store=open_store,
+        clock=clock,
+        report=report,
+        new_writer=new_writer,
+        start_workers=partial(start_threads, sweeps=observed.sweeps),
+    )
+    await supervisor.run(stop)
     tell(observed.report())
     runner.close()
 

@@ -134,7 +134,7 @@ def test_a_task_group_owns_every_task(any_file: Path) -> None:
 
 
 def test_no_second_sqlite_library(product_file: Path) -> None:
-    """A second SQLite library in the process loses all POSIX locks when it closes a file."""
+    """INV-03: a second SQLite library in the process loses all POSIX locks when it closes a file."""
     assert [name for name in imported_modules(parse(product_file)) if name.split(".")[0] == "sqlite3"] == []
 
 
@@ -147,6 +147,15 @@ def test_no_test_sleeps(path: Path) -> None:
         if isinstance(node, ast.Call) and called_name(node) in {"time.sleep", "sleep"}
     ]
     assert sleeps == []
+
+
+def test_only_passive_checkpoints(product_file: Path) -> None:
+    """INV-04: the others make writers wait for readers. A pragma could say it too."""
+    tree = parse(product_file)
+    modes = {each.attr for each in ast.walk(tree) if isinstance(each, ast.Attribute)}
+    assert {mode for mode in modes if mode.startswith("SQLITE_CHECKPOINT_")} <= {"SQLITE_CHECKPOINT_PASSIVE"}
+    texts = [each.value for each in ast.walk(tree) if isinstance(each, ast.Constant) and isinstance(each.value, str)]
+    assert not [text for text in texts if "wal_checkpoint" in text]
 
 
 def test_import_contracts_are_kept() -> None:

@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import click
 import msgspec
@@ -16,13 +17,17 @@ from walrep.cli.command import EXIT_STATUS
 from walrep.cli.main import commands
 from walrep.config import Overrides, load_settings
 from walrep.config_file import ConfigFile, DatabaseTable, RetentionTable
+from walrep.core.events import AlarmKey, Event
 from walrep.engine.settings import DatabaseSettings, ReplicateSettings
 from walrep.store.providers import PROVIDERS
 from walrep.store.s3_url import S3Access, S3Url
 
 ROOT = Path(__file__).resolve().parent.parent
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
+DESIGN = (ROOT / "docs" / "design.md").read_text()
 README = ROOT / "README.md"
+PRODUCT = sorted((ROOT / "walrep").rglob("*.py"))
+TESTS = [path for pattern in ("*.py", "*.patch") for path in sorted((ROOT / "tests").rglob(pattern))]
 ERROR_CLASSES = [
     name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Exception)
 ]
@@ -47,8 +52,7 @@ def options_of(command: click.Command) -> set[str]:
 
 def console_commands() -> Iterator[list[str]]:
     """Yield the commands that README's ```console blocks show, without those that they are piped to."""
-    text = README.read_text() if README.exists() else ""
-    for block in re.findall(r"^```console\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+    for block in re.findall(r"^```console\n(.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL):
         for line in block.splitlines():
             if line.startswith("$ "):
                 yield shlex.split(line.removeprefix("$ ").split(" | ")[0], comments=True)
@@ -96,6 +100,38 @@ def test_parameters_of_buckets_are_documented() -> None:
     assert all(f"`{name}`" in text for name in PROVIDERS)
 
 
+def test_alarms_are_documented() -> None:
+    """In the table, each key that the program can tell, and no other; with what it means and what to do."""
+    rows = [line.split("|") for line in alarms_table().splitlines() if line.startswith("| `")]
+    assert [row[1].strip(" `") for row in rows] == sorted(get_args(AlarmKey))
+    assert all(row[2].strip() and row[3].strip() for row in rows)
+
+
+@pytest.mark.parametrize("key", get_args(AlarmKey))
+def test_alarm_is_raised_somewhere(key: str) -> None:
+    raising = [path for path in PRODUCT if path.name != "events.py" and f'"{key}"' in path.read_text()]
+    assert raising, f"nothing raises {key}"
+
+
+def alarms_table() -> str:
+    return section("Events and alarms", 2).partition("| Alarm |")[2]
+
+
+def test_events_are_documented() -> None:
+    """Those of the log by their names and levels; `exit` is the last line of a walrep that fails."""
+    table = section("Events and alarms", 2).partition("| Alarm |")[0]
+    rows = re.findall(r"^\| `([a-z-]+)` \| ([a-z]+) \|", table, re.MULTILINE)
+    assert dict(rows) == {str(kind.__struct_config__.tag): kind.level for kind in Event.__subclasses__()} | {
+        "exit": "error"
+    }
+
+
+@pytest.mark.parametrize("name", re.findall(r"\*\*(INV-\d+)\*\*", DESIGN))
+def test_invariant_is_named_where_it_is_upheld_and_tested(name: str) -> None:
+    assert any(name in path.read_text() for path in PRODUCT), "no code names it"
+    assert any(name in path.read_text() for path in TESTS), "no test and no mutant names it"
+
+
 def test_documented_defaults_are_those_of_the_program(tmp_path: Path) -> None:
     """A file that says what the tables say is the same as one that says nothing."""
     rows = re.findall(r'^\| `([a-z-]+)` \| `(".+?"|true|false|\d+)` \|', section("Settings", 2), re.MULTILINE)
@@ -140,8 +176,6 @@ def test_command_in_the_readme_exists(words: list[str]) -> None:
 
 @pytest.mark.parametrize("command", ["replicate", "restore"])
 def test_readme_shows_the_two_commands(command: str) -> None:
-    if not README.exists():
-        pytest.skip("README.md is not written yet")
     assert ["walrep", command] in [words[:2] for words in console_commands()]
 
 
@@ -149,3 +183,10 @@ def test_phony_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
     (phony,) = re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
     assert set(phony.split()) == set(re.findall(r"^([a-z][a-z0-9-]*):", makefile, re.MULTILINE))
+
+
+def test_clean_removes_what_git_ignores() -> None:
+    ignored = {line.strip("/") for line in (ROOT / ".gitignore").read_text().split()}
+    (recipe,) = re.findall(r"^clean:.*\n\trm -rf (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    # The caches of Python are found wherever they are; walrep's own build leaves no egg-info.
+    assert ignored - {"__pycache__", "*.egg-info"} == set(recipe.split())

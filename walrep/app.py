@@ -51,7 +51,7 @@ from walrep.store.base import Store
 from walrep.store.limit import LimitedStore, StoreLimits
 from walrep.store.local import LocalStore
 from walrep.store.observe import ObservedStore, RequestCounter
-from walrep.store.retry import RetryingStore, RetryPolicy
+from walrep.store.retry import Retries, RetryingStore, RetryPolicy
 from walrep.store.s3 import S3Store
 from walrep.store.s3_client import S3Clients
 from walrep.store.s3_url import S3Access, S3Url
@@ -84,6 +84,9 @@ _REQUESTS_IN_FLIGHT_MAX = 16
 _BYTES_IN_FLIGHT_MAX = 128 << 20
 _WRITING = RetryPolicy(mend_delay_s=30.0)
 """A writer that runs waits for credentials and buckets that somebody has to put right; one that starts does not."""
+
+_COMMANDS = RetryPolicy(put_deadline_s=60.0, part_deadline_s=60.0)
+"""A command says soon that the store does not answer, also one that writes packs."""
 
 _READ_THREADS = 4
 _DETACH_WAIT_S = 60.0
@@ -126,9 +129,7 @@ async def detach(path: Path, state_dir: Path | None, *, clock: Clock) -> DetachO
 async def is_replica(url: StoreUrl, *, clock: Clock, environment: Mapping[str, str]) -> bool:
     """Return whether there is any object at a replica's place."""
     async with _opened(url, clock, environment) as (store, _runner):
-        async for _info in store.list(""):
-            return True
-        return False
+        return bool([info async for info in store.list("", limit=1)])
 
 
 async def restore(
@@ -269,13 +270,20 @@ class Stores:
     def open(self, url: StoreUrl, notify: Callable[[WalrepError, float], None]) -> OpenedStore:
         """Return the store of a place; clients and limits are shared with the others of this process."""
         counter = RequestCounter()
-        store: Store
+
+        def failed(error: WalrepError, delay_s: float) -> None:
+            """Count what is tried again inside a call, of which only the end is seen outside."""
+            counter.failed()
+            notify(error, delay_s)
+
+        store: LocalStore | S3Store
         match url:
             case FileUrl(path=path):
                 store = LocalStore(path, self._runner, self._clock)
             case S3Url():
-                store = S3Store(url, self._clients, self._runner, self._clock, counter)
-        limited = LimitedStore(ObservedStore(store, self._clock, counter), self._limits)
+                retries = Retries(self._clock, self._policy, SystemRandom(), failed)
+                store = S3Store(url, self._clients, self._runner, counter, retries)
+        limited = LimitedStore(ObservedStore(store, self._clock, counter), self._limits, store.held_bytes)
         return OpenedStore(
             store=RetryingStore(limited, self._clock, self._policy, SystemRandom(), notify),
             upload_p95_s=counter.upload_p95_s,
@@ -319,10 +327,10 @@ async def _compactor(url: StoreUrl, clock: Clock, environment: Mapping[str, str]
 async def _opened(
     url: StoreUrl, clock: Clock, environment: Mapping[str, str]
 ) -> AsyncIterator[tuple[Store, ThreadRunner]]:
-    """Open a store for reading; what passes by itself is tried again in silence, up to the deadline of the policy."""
+    """Open a store for a command; what passes by itself is tried again in silence, up to the policy's deadlines."""
     runner = ThreadRunner(_READ_THREADS, "walrep-read")
     try:
-        async with open_stores(_READ_THREADS, clock, environment, S3Access(), RetryPolicy()) as stores:
+        async with open_stores(_READ_THREADS, clock, environment, S3Access(), _COMMANDS) as stores:
             store = stores.open(url, lambda _error, _delay_s: None).store
             try:
                 yield store, runner

@@ -17,7 +17,7 @@ NOW_MS = 1_795_253_585_123
 FLUSHED = Flushed(
     database="/srv/app.db", bookmark="B", seq=7, transactions=3, object_bytes=1536, lag_s=1.25, reason="rpo"
 )
-ALARM = Alarm(database="/srv/app.db", key="reader", message="a reader holds the log", hint="end process 7")
+ALARM = Alarm(database="/srv/app.db", key="long-reader", message="a reader holds the log", hint="end process 7")
 
 
 class Terminal(io.StringIO):

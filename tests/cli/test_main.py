@@ -45,6 +45,7 @@ def test_commands_are_those_of_the_manual() -> None:
         "keep",
         "unkeep",
         "detach",
+        "plan",
         "version",
     ]
 

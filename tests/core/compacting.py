@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import msgspec
 
 from walrep.core.chain import Chain
-from walrep.core.compaction import (
-    CompactionPlan,
-    CompactionPolicy,
-    PackFact,
-    PackPlan,
-    SegmentFact,
-    Stored,
-    plan_compaction,
-)
+from walrep.core.compaction import CompactionPlan, CompactionPolicy, PackPlan, plan_compaction
 from walrep.core.names import PackName, segment_key
+from walrep.core.stored import Fact, PackFact, SegmentFact, Stored, newest_segments
 from walrep.core.units import Seq, TimelineId, Txid
 
-__all__ = ["BEGIN", "DAY", "MIB", "MINUTE", "POLICY", "QUARTER", "Place", "at", "keys", "spans"]
+__all__ = [
+    "BEGIN",
+    "DAY",
+    "MIB",
+    "MINUTE",
+    "POLICY",
+    "QUARTER",
+    "RPO",
+    "Place",
+    "at",
+    "keys",
+    "run_until",
+    "spans",
+    "with_days",
+]
 
 MINUTE = 60_000
 QUARTER = 15 * MINUTE
@@ -27,8 +34,9 @@ DAY = 96 * QUARTER
 BEGIN = 20_000 * DAY
 POLICY = CompactionPolicy()
 MIB = 1 << 20
+RPO = 10_000
 
-Fact = SegmentFact | PackFact
+PAGE_SIZE = 4096
 
 
 class Place:
@@ -47,11 +55,11 @@ class Place:
         self.built: list[PackPlan] = []
         self.count_max = 0
 
-    def open_timeline(self) -> None:
-        """Put the segment that opens the next timeline."""
+    def open_timeline(self, nonce: str = "a1b2c3d4") -> None:
+        """Put the segment that opens the next timeline; with another nonce, of another writer."""
         self.ends[self.timeline] = self.txid
         number = int(self.timeline[:5]) + (self.seq > 0)
-        self.timeline, self.txid = TimelineId(f"{number:05d}-a1b2c3d4"), 0
+        self.timeline, self.txid = TimelineId(f"{number:05d}-{nonce}"), 0
         self._put_segment(0, 100, pinned=True)
 
     def commit(self, transactions: int = 10, *, size_bytes: int = 3000, seen_ms: int | None = None) -> None:
@@ -109,7 +117,15 @@ class Place:
             first_seq=first.first_seq,
             last_seq=last.last_seq,
         )
-        pack = PackFact(name=name, size_bytes=plan.size_bytes, stored_ms=self.now_ms, verified=False)
+        pack = PackFact(
+            name=name,
+            size_bytes=plan.size_bytes,
+            page_size=PAGE_SIZE,
+            checksum_before=first.checksum_before,
+            checksum_after=last.checksum_after,
+            stored_ms=self.now_ms,
+            verified=False,
+        )
         self.objects[pack.key] = pack
         self.built.append(plan)
         self._count()
@@ -119,9 +135,9 @@ class Place:
         self.objects[pack.key] = msgspec.structs.replace(pack, verified=True)
 
     def delete(self, key: str) -> None:
-        """Delete."""
-        fact = self.objects.pop(key)
-        assert not (isinstance(fact, SegmentFact) and fact.pinned)
+        """Delete what is neither pinned nor the newest segment."""
+        assert key not in newest_segments(self.stored())
+        assert not _is_pinned(self.objects.pop(key))
 
     def check_all_there(self) -> None:
         """Every transaction of every timeline is in one run."""
@@ -143,8 +159,11 @@ class Place:
             timeline=self.timeline,
             seq=Seq(self.seq),
             size_bytes=size_bytes,
+            page_size=PAGE_SIZE,
             txid_before=Txid(self.txid),
             txid_after=Txid(self.txid + transactions),
+            checksum_before=checksum_at(self.txid),
+            checksum_after=checksum_at(self.txid + transactions),
             first_seen_ms=self.now_ms if seen_ms is None else seen_ms,
             is_opening=pinned,
         )
@@ -154,6 +173,11 @@ class Place:
 
     def _count(self) -> None:
         self.count_max = max(self.count_max, self.count())
+
+
+def checksum_at(txid: int) -> int:
+    """Return a number that tells the state after a transaction from others."""
+    return txid * 0x9E37_79B9_7F4A_7C15 % (1 << 64)
 
 
 def _is_pinned(fact: Fact) -> bool:
@@ -176,3 +200,30 @@ def at(place: Place, *moments: int) -> None:
     for moment in moments:
         place.now_ms = midnight + moment
         place.commit()
+
+
+def run_until(place: Place, end_ms: int, *, every_ms: int = RPO, size_bytes: int = 3000) -> Iterator[int]:
+    """Write a segment every so often, do what plans say when it is due, and yield the count of objects each time."""
+    due_ms: int | None = None
+    while place.now_ms < end_ms:
+        place.commit(size_bytes=size_bytes)
+        place.now_ms += every_ms
+        # As the engine does: a window that begins to hold something tells when it is over.
+        if due_ms is None or place.now_ms >= due_ms:
+            place.settle()
+            due_ms = place.plan().next_ms
+        yield place.count()
+
+
+def with_days(place: Place, days: int) -> None:
+    """Put one pack for each of so many days before."""
+    place.open_timeline()
+    begin_ms = place.now_ms - days * DAY
+    for day in range(days):
+        for half in range(2):
+            place.commit(86_400, size_bytes=10 * MIB, seen_ms=begin_ms + day * DAY + half)
+    place.settle()
+    place.now_ms += POLICY.grace_ms
+    place.settle()
+    place.now_ms -= POLICY.grace_ms
+    place.count_max = 0

@@ -6,16 +6,9 @@ import msgspec
 import pytest
 
 from tests.core.compacting import DAY, MIB, MINUTE, POLICY, QUARTER, Place, at, keys, spans
-from walrep.core.compaction import (
-    CompactionPlan,
-    Leftover,
-    PackFact,
-    PackPlan,
-    Stored,
-    plan_compaction,
-    stored_from,
-)
+from walrep.core.compaction import CompactionPlan, PackPlan, plan_compaction
 from walrep.core.names import parse_pack_key, parse_segment_key, segment_key
+from walrep.core.stored import Leftover, PackFact, Stored, stored_from
 from walrep.core.units import Seq, TimelineId
 from walrep.testing.history import HistoryBuilder, history_of
 
@@ -53,7 +46,7 @@ def test_a_day_becomes_one_pack_of_packs_and_segments_when_it_is_over() -> None:
     assert [isinstance(each, PackFact) for each in day.sources] == [True, True, True, False, False]
     place.now_ms += POLICY.grace_ms
     place.settle()
-    assert spans(place) == [("s", 0, 0), ("p", 0, 80)]
+    assert spans(place) == [("s", 0, 0), ("p", 0, 80), ("s", 70, 80)]
     assert place.plan() == CompactionPlan(builds=(), unverified=(), deletions=(), next_ms=None)
 
 
@@ -116,7 +109,7 @@ def test_timelines_are_not_mixed_and_what_opens_one_stays() -> None:
     place.settle()
     place.now_ms += POLICY.grace_ms
     place.settle()
-    assert spans(place) == [("s", 0, 0), ("p", 0, 20), ("s", 0, 0), ("p", 0, 20)]
+    assert spans(place) == [("s", 0, 0), ("p", 0, 20), ("s", 0, 0), ("p", 0, 20), ("s", 10, 20)]
 
 
 def test_a_hole_is_not_packed_over() -> None:
@@ -127,6 +120,26 @@ def test_a_hole_is_not_packed_over() -> None:
     place.now_ms += DAY
     plan = place.plan()
     assert [[each.first_seq for each in build.sources] for build in plan.builds] == [[2, 3], [5, 6]]
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"checksum_before": 1}, [[2, 3], [4, 5, 6, 7]]),
+        ({"checksum_after": 1}, [[2, 3, 4], [5, 6, 7]]),
+        ({"page_size": 512}, [[2, 3], [5, 6, 7]]),
+        ({"txid_before": 21}, [[2, 3], [4, 5, 6, 7]]),
+    ],
+)
+def test_what_has_the_right_numbers_only_is_not_packed_with_the_others(
+    change: dict[str, int], expected: list[list[int]]
+) -> None:
+    place = Place()
+    place.open_timeline()
+    at(place, 0, 1, 2, 3, 4, 5)
+    place.objects[segment_key(4)] = msgspec.structs.replace(place.objects[segment_key(4)], **change)
+    place.now_ms += DAY
+    assert [[each.first_seq for each in build.sources] for build in place.plan().builds] == expected
 
 
 def test_a_late_segment_joins_the_pack_of_its_day() -> None:
@@ -140,7 +153,7 @@ def test_a_late_segment_joins_the_pack_of_its_day() -> None:
     assert [len(each.sources) for each in place.built] == [2, 2]
     place.now_ms += POLICY.grace_ms
     place.settle()
-    assert spans(place) == [("s", 0, 0), ("p", 0, 30)]
+    assert spans(place) == [("s", 0, 0), ("p", 0, 30), ("s", 20, 30)]
 
 
 def test_a_clock_that_steps_back_only_splits_windows() -> None:
@@ -180,7 +193,7 @@ def test_only_what_a_verified_pack_held_for_the_grace_is_deleted() -> None:
     assert place.plan().deletions == ()
     place.now_ms += 1
     plan = place.plan()
-    assert [each.key for each in plan.deletions] == [segment_key(seq) for seq in (2, 3, 4)]
+    assert [each.key for each in plan.deletions] == [segment_key(seq) for seq in (2, 3)]
     assert {each.replaced_by for each in plan.deletions} == {pack.key}
     assert "holds it since" in plan.deletions[0].reason
 
@@ -209,23 +222,44 @@ def test_what_a_pack_replaces_is_deleted_by_its_key_alone() -> None:
 def test_the_newest_segment_is_packed_and_stays_until_there_is_a_newer_one() -> None:
     """A start looks for it. Not packing it would make every day's pack anew when the next segment comes."""
     place = with_pack()
-    newest = segment_key(4)
-    kept = frozenset((newest,))
     (pack,) = place.plan().unverified
     place.verify(pack)
     place.now_ms += DAY + POLICY.grace_ms
-    stored = msgspec.structs.replace(place.stored(), kept=kept)
-    plan = plan_compaction(stored, now_ms=place.now_ms, policy=POLICY)
+    plan = place.plan()
     assert [each.key for each in plan.deletions] == [segment_key(2), segment_key(3)]
     assert (plan.builds, plan.next_ms) == ((), None)
     for deletion in plan.deletions:
         place.delete(deletion.key)
     # A start that does not know the pack is not made to read it back for the sake of what stays anyway.
     pack = msgspec.structs.replace(pack, verified=False)
-    left = Leftover(key=newest, timeline=place.timeline, seq=Seq(4))
-    stored = Stored(segments=(), packs=(pack,), leftovers=(left,), kept=kept)
+    left = Leftover(key=segment_key(4), timeline=place.timeline, seq=Seq(4))
+    stored = Stored(segments=(), packs=(pack,), leftovers=(left,))
     plan = plan_compaction(stored, now_ms=place.now_ms, policy=POLICY)
     assert plan == CompactionPlan(builds=(), unverified=(), deletions=(), next_ms=None)
+    # And then there is a newer one, of the same writer in another timeline.
+    place.verify(pack)
+    place.open_timeline()
+    assert [each.key for each in place.plan().deletions] == [segment_key(4)]
+
+
+@pytest.mark.parametrize("by_key", [False, True])
+def test_the_newest_segment_of_a_writer_that_was_shut_out_stays_too(by_key: bool) -> None:  # noqa: FBT001
+    """It looks for it at its next start, and is to be told who took over rather than that the store lost something."""
+    place = with_pack()
+    place.verify(place.plan().unverified[0])
+    place.now_ms += POLICY.grace_ms
+    place.open_timeline(nonce="ffffffff")
+    place.commit()
+    place.commit()
+    stored = place.stored()
+    if by_key:
+        left = [
+            Leftover(key=segment_key(seq), timeline=TimelineId("00001-a1b2c3d4"), seq=Seq(seq)) for seq in (2, 3, 4)
+        ]
+        segments = [each for each in stored.segments if each.seq not in {2, 3, 4}]
+        stored = msgspec.structs.replace(stored, segments=segments, leftovers=left)
+    plan = plan_compaction(stored, now_ms=place.now_ms, policy=POLICY)
+    assert [each.key for each in plan.deletions] == [segment_key(2), segment_key(3)]
 
 
 def test_what_is_named_twice_counts_once() -> None:
@@ -254,7 +288,53 @@ def test_a_pack_that_is_not_part_of_the_chain_replaces_nothing() -> None:
     place.settle()
     place.now_ms += POLICY.grace_ms
     place.settle()
-    assert spans(place) == [("s", 0, 0), ("p", 0, 60)]
+    assert spans(place) == [("s", 0, 0), ("p", 0, 60), ("s", 50, 60)]
+
+
+def test_only_the_pack_that_a_restore_takes_lets_anything_be_deleted() -> None:
+    """Within a larger pack that is not proved yet one that is proved justifies nothing: nobody reads it."""
+    place = Place()
+    place.open_timeline()
+    at(place, *range(6))
+    sources = [place.objects[segment_key(seq)] for seq in range(2, 8)]
+    place.build(PackPlan(sources=tuple(sources[:4]), reason=""))
+    (small,) = place.plan().unverified
+    place.verify(small)
+    place.build(PackPlan(sources=tuple(sources), reason=""))
+    place.now_ms += POLICY.grace_ms
+    (large,) = place.plan().unverified
+    assert place.plan().deletions == ()
+    place.verify(large)
+    assert {each.replaced_by for each in place.plan().deletions} == {large.key}
+    assert {each.key for each in place.plan().deletions} == {small.key, *(segment_key(seq) for seq in range(2, 7))}
+
+
+def other_history() -> HistoryBuilder:
+    """Six segments of one transaction each, from another base."""
+    return six_segments(HistoryBuilder(512), base=b"\x07")
+
+
+def six_segments(builder: HistoryBuilder, base: bytes = b"\x00") -> HistoryBuilder:
+    builder.begin({1: base * 512, 2: base * 512}, 1000)
+    for txid in range(6):
+        builder.commit([(1, bytes([txid]) * 512)], 2, 2000 + txid)
+        builder.seal()
+    return builder
+
+
+def test_a_pack_of_another_history_with_the_right_numbers_lets_nothing_be_deleted() -> None:
+    """It is right in itself, and would prove; but no restore takes it, and what it seems to hold is nowhere else."""
+    builder, other = six_segments(HistoryBuilder(512)), other_history()
+    key = other.pack(other.packable()[1:4])
+    builder.objects[key] = other.objects[key]
+    history = history_of(builder.objects)
+    assert [each.kind for each in history.problems] == ["unused-object"]
+    stored = stored_from(history, verified=frozenset((key,)))
+    assert (stored.packs, len(stored.segments)) == ([], 7)
+    plan = plan_compaction(stored, now_ms=DAY + QUARTER, policy=POLICY)
+    assert (plan.unverified, plan.deletions) == ((), ())
+    (build,) = plan.builds
+    assert [each.key for each in build.sources] == builder.packable()
 
 
 def test_a_pack_that_was_found_damaged_is_built_again() -> None:

@@ -73,6 +73,7 @@ def references(job: ChunkJob) -> list[bytes]:
 
 
 def test_a_page_without_a_frame_is_referenced_from_the_file() -> None:
+    """INV-08: nobody is writing that page."""
     log = FakeLog({1: page(1), 2: page(2)})
     (job,) = log.add((2, 2, page(12)))
     assert log.read == [("file", 2)]

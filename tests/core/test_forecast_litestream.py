@@ -148,7 +148,7 @@ def test_a_day_by_hand() -> None:
         "reading L1 to compact it",
         "reading L2 to compact it",
     ]
-    assert forecast.restorable == "every 1 s of the last 5 min, every 30 s of 1 days"
+    assert forecast.restorable == "every 1 s of the last 5 min, every 30 s of 1 day"
 
 
 def test_a_write_and_what_follows_it_after_a_minute() -> None:

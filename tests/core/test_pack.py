@@ -154,6 +154,14 @@ def test_a_footer_that_contradicts_the_rest_is_refused(changes: dict[str, object
     assert message in refusal(replaced(data, lambda footer: msgspec.structs.replace(footer, **changes)))
 
 
+@pytest.mark.parametrize("changes", [{"txid_after": 3}, {"checksum_after": 60}, {"pages_after": 5}, {"chunk_count": 1}])
+def test_an_index_that_ends_in_another_state_than_its_pack_is_refused(changes: dict[str, object]) -> None:
+    """Both right in themselves; nobody reads the chunks to find out."""
+    _built, data = packed(build([1], [2]))
+    with pytest.raises(CorruptObject, match="contradicts the footer"):
+        ends_of(replaced(data, lambda footer: msgspec.structs.replace(footer, **changes)))
+
+
 def test_a_footer_that_repeats_another_header_is_refused() -> None:
     _built, data = packed(build([1], [2]))
 

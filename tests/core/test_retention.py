@@ -211,6 +211,7 @@ def test_of_two_timelines_in_a_month_the_younger_counts() -> None:
 
 
 def test_a_pin_keeps_exactly_what_its_position_needs() -> None:
+    """INV-25."""
     logs, snapshots = daily(60)
     pins = [Pin(name="before-migration", point=Point(A, Txid(1050)))]
     plan = plan_at(60, WEEK, logs, snapshots, pins)

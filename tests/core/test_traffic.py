@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from walrep.core.forecast import (
-    WalrepSettings,
-    forecast_all,
-    forecast_daily_snapshot,
-    forecast_object_per_change,
-    forecast_walrep,
-)
+from walrep.core.forecast import forecast_all
+from walrep.core.forecast_simple import forecast_daily_snapshot, forecast_object_per_change
+from walrep.core.forecast_walrep import WalrepSettings, forecast_walrep
 from walrep.core.traffic import PROFILES, StoreProfile, Traffic, forecast_traffic
 from walrep.core.workload import Access, Flow, Forecast, Workload, make_forecast
 
@@ -167,10 +163,22 @@ def test_litestream_with_30_days_has_the_size_of_the_incident() -> None:
     assert traffic.list_bytes > 0.98 * traffic.caused_bytes
 
 
-@pytest.mark.parametrize("name", PROFILES)
-def test_walrep_gives_every_transaction_for_less_than_the_daily_snapshots(name: str) -> None:
-    """Less traffic than the snapshots that the team gave point-in-time restore up for, on every store, and no LIST."""
-    walrep, snapshots = forecast_walrep(INCIDENT, WalrepSettings()), forecast_daily_snapshot(INCIDENT, 30)
-    assert caused(PROFILES[name], walrep) < caused(PROFILES[name], snapshots)
-    assert walrep.requests.list == 0
-    assert walrep.live_midnight_count == pytest.approx(66)
+@pytest.mark.parametrize("daily_snapshots", [False, True])
+@pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
+def test_walrep_gives_every_transaction_for_less_than_the_daily_snapshots(
+    profile: StoreProfile,
+    daily_snapshots: bool,  # noqa: FBT001 - a parameter of a test
+) -> None:
+    """Less traffic than the snapshots that the team gave point-in-time restore up for, on every store."""
+    settings = WalrepSettings(creates_only=profile.creates_only, daily_snapshots=daily_snapshots)
+    walrep, snapshots = forecast_walrep(INCIDENT, settings), forecast_daily_snapshot(INCIDENT, 30)
+    assert caused(profile, walrep) < caused(profile, snapshots)
+    assert (walrep.requests.list > 0) == (not profile.creates_only)
+    assert walrep.live_midnight_count < (70 if daily_snapshots else 37)
+
+
+def test_a_list_reads_as_many_rows_as_it_finds() -> None:
+    page = Access(what="", verb="list", request_count=3, object_bytes=4096, row_count=7)
+    forecast = forecast_of(size=4096, access=page, live=5000)
+    assert forecast_traffic(forecast, GARAGE).list_bytes == 3 * 7 * 420
+    assert forecast_traffic(forecast, GARAGE, bucket_objects=10_000).list_bytes == 3 * 1001 * 420

@@ -8,6 +8,7 @@ import shutil
 import signal
 import sqlite3
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 
 from tests.hostile.model import Shape, read_database
 from tests.hostile.processes import AppProcess, Sidecar, run_walrep
-from tests.hostile.waiting import pause, until
+from tests.hostile.waiting import until
 from tests.hostile.writers import AppPlan
 
 pytestmark = pytest.mark.slow
@@ -234,7 +235,7 @@ def test_detach_while_replicating_leaves_no_wal(place: Place) -> None:
     """The walrep that runs drains and ends with 0, and the file can be replaced."""
     app = place.app()
     sidecar = place.replicate()
-    pause(0.3)
+    sidecar.wait_for("flushed")
     held = run_walrep("detach", str(place.database))
     assert held.returncode == 3
     assert str(app.process.pid) in held.stderr
@@ -266,11 +267,17 @@ def test_a_transaction_is_restored_by_number_and_by_bookmark(stored: Place) -> N
     assert stored.restored("--txid", "999999")["error"] == "TargetNotFound"
 
 
+def seconds_flushed(sidecar: Sidecar) -> float:
+    """Return how many seconds lie between its first segment and its newest, by its log."""
+    times = [datetime.fromisoformat(event["timestamp"]) for event in sidecar.events() if event["event"] == "flushed"]
+    return (times[-1] - times[0]).total_seconds() if times else 0.0
+
+
 def test_a_moment_is_restored_while_the_app_goes_on(place: Place) -> None:
     """`--at "1s ago"` is an earlier transaction than the newest, and walrep goes on meanwhile."""
     app = place.app()
     sidecar = place.replicate()
-    pause(2.5)
+    until(lambda: seconds_flushed(sidecar) > 1.5, "segments from before a second ago")
     run = run_walrep("restore", place.url, "-o", str(place.folder / "out.db"), "--at", "1s ago")
     assert run.returncode == 0, run.stderr
     assert "as of" in run.stderr

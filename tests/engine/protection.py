@@ -35,7 +35,7 @@ from walrep.store.retry import RetryingStore, RetryPolicy
 from walrep.store.url import FileUrl, StoreUrl
 from walrep.testing.faults import FaultyStore
 
-__all__ = ["App", "OverwritingStore", "Protection"]
+__all__ = ["App", "OverwritingStore", "Protection", "two_protections"]
 
 E = TypeVar("E", bound=Event)
 
@@ -256,3 +256,18 @@ class Protection:
 
         if self._loop is not None:
             self._loop.call_soon_threadsafe(note)
+
+
+def two_protections(folder: Path, kind: type[MemoryStore]) -> tuple[Protection, Protection]:
+    """Return two hosts with a database each, and one replica."""
+    hosts = []
+    for name in ("one", "two"):
+        place = folder / name
+        place.mkdir()
+        host = Protection(place)
+        host.kind, host.host, host.rival_check_s = kind, f"host-{name}", 0.0
+        hosts.append(host)
+    first, second = hosts
+    second.objects = first.objects
+    second.change(take_over=True)
+    return first, second

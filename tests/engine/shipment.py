@@ -4,52 +4,43 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import Executor, Future
 from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
 from typing import Any
+
+import msgspec
 
 from tests.disk.spooling import SpoolRig, mark_after
 from walrep.core.checkpoint import CapturePolicy
 from walrep.core.compaction import CompactionPolicy
 from walrep.core.events import Event
 from walrep.core.flush import FlushPolicy
-from walrep.core.objects import Writer
+from walrep.core.names import REPLICA_KEY
+from walrep.core.objects import REPLICA_FORMAT, ReplicaInfo, Writer
 from walrep.core.state import LocalState
 from walrep.core.units import Seq
 from walrep.disk.spool import Spool
+from walrep.engine.admission import Admission
 from walrep.engine.captures import CaptureThread
 from walrep.engine.outage import Outage
 from walrep.engine.parts import EngineParts, HeldFiles, OpenedStore
 from walrep.engine.settings import DatabaseSettings, SpoolLimits
-from walrep.engine.shipping import Shipper
+from walrep.engine.shipping import Gate, Shipper
 from walrep.engine.spooler import Spooler, SpoolerLimits
 from walrep.engine.watcher import DirectoryWatcher
 from walrep.errors import WalrepError
 from walrep.runner import InlineRunner
-from walrep.store.memory import MemoryStore
+from walrep.store.memory import MemoryObject, MemoryStore
 from walrep.store.observe import RequestCounts
 from walrep.store.retry import RetryingStore, RetryPolicy
 from walrep.store.url import FileUrl
 from walrep.testing.clock import SimClock
 from walrep.testing.faults import Call, Fault, FaultyStore
 from walrep.testing.replay import ReplayedState, list_timelines, replay
+from walrep.testing.virtual import InlineExecutor
 
-__all__ = ["InlineExecutor", "RecordedFaults", "Shipment", "images_in"]
-
-
-class InlineExecutor(Executor):
-    """Runs what is submitted at once."""
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:  # noqa: ANN401  as its base
-        """Run a call."""
-        future: Future[Any] = Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except BaseException as error:  # noqa: BLE001  the future has it, as in any executor
-            future.set_exception(error)
-        return future
+__all__ = ["RecordedFaults", "Shipment", "images_in"]
 
 
 class RecordedFaults:
@@ -110,7 +101,7 @@ class Shipment:
             held=HeldFiles(),
             clock=self.clock,
             report=self.events.append,
-            open_store=lambda _url, _notify: self.opened(),
+            open_store=lambda _url, notify: self.opened(notify),
             captures=CaptureThread(self.clock),
             watcher=DirectoryWatcher(),
             worker=InlineExecutor(),
@@ -123,19 +114,34 @@ class Shipment:
         )
         self.failures: list[Exception] = []
         self._frames = 0
+        self._is_guarded = False
 
-    def opened(self) -> OpenedStore:
-        """Return the store with its faults, inside retries."""
-        retrying = RetryingStore(
-            FaultyStore(self.memory, self.faults), self.clock, RetryPolicy(), Random(1), lambda _error, _delay_s: None
+    def guard(self) -> None:
+        """Put the replica's object into the store, and from now on ask the store before uploads, as replicate does."""
+        state = self.rig.spool.state
+        info = ReplicaInfo(
+            format=REPLICA_FORMAT,
+            replica=state.replica,
+            database="/app.db",
+            created_ms=0,
+            created_by=state.writer,
+            walrep="0",
         )
+        self.memory.objects[REPLICA_KEY] = MemoryObject(msgspec.json.encode(info), 0)
+        self._is_guarded = True
+
+    def opened(self, notify: Callable[[WalrepError, float], None]) -> OpenedStore:
+        """Return the store with its faults, inside retries."""
+        retrying = RetryingStore(FaultyStore(self.memory, self.faults), self.clock, RetryPolicy(), Random(1), notify)
         return OpenedStore(store=retrying, upload_p95_s=lambda: 0.0, counts=RequestCounts)
 
     @asynccontextmanager
     async def shipping(self) -> AsyncIterator[tuple[Shipper, Spooler]]:
         """Run a shipper's loops; what they raise ends the body."""
         outage = Outage(str(self.settings.path), self.clock, self.events.append)
-        shipper = Shipper(self.parts, self.settings, self.opened(), self.rig.spool, OpenGate(), outage)
+        opened = self.opened(outage.failed)
+        gate: Gate = Admission(self.parts, self.settings, opened.store, outage) if self._is_guarded else OpenGate()
+        shipper = Shipper(self.parts, self.settings, opened, self.rig.spool, gate, outage)
         spooler = Spooler(
             self.rig.spool,
             self.parts.worker,

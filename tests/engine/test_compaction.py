@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
 from tests.engine.protection import App, OverwritingStore, Protection
 from tests.engine.shipment import images_in
 from walrep.core.compaction import CompactionPolicy
-from walrep.core.events import Alarm, Attached, Flushed, Packed, Removed, Resumed, SnapshotWritten
+from walrep.core.events import (
+    Alarm,
+    Attached,
+    Flushed,
+    Packed,
+    Removed,
+    Resumed,
+    RetryScheduled,
+    SnapshotWritten,
+    StoreBack,
+)
 from walrep.core.names import segment_key
 from walrep.core.objects import Writer
 from walrep.core.target import AtTxid, Latest
@@ -20,7 +32,12 @@ from walrep.engine.compactor import Compactor, Workplace
 from walrep.errors import AccessDenied, ReplicaConflict, SpoolFull, StoreUnavailable
 from walrep.runner import InlineRunner
 from walrep.store.memory import MemoryObject, MemoryStore
+from walrep.testing.clock import SimClock
 from walrep.testing.faults import Fault
+from walrep.testing.history import HistoryBuilder
+from walrep.testing.restores import memory_store
+
+T = TypeVar("T")
 
 SCALED = CompactionPolicy(spans_ms=(1000, 4000), settle_ms=50, grace_ms=300)
 
@@ -133,7 +150,7 @@ async def test_a_writer_that_may_not_delete_says_so_once_and_goes_on(
 async def test_a_writer_that_slept_across_takeover_packs_and_deletions_stops_and_nothing_is_lost(
     tmp_path: Path, kind: type[MemoryStore]
 ) -> None:
-    """What the other one has folded and deleted since leaves the fence where it was."""
+    """INV-19: what the other one has folded and deleted since leaves the fence where it was."""
     hosts = []
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
@@ -162,6 +179,41 @@ async def test_a_writer_that_slept_across_takeover_packs_and_deletions_stops_and
     assert (await restored_images(taker, tmp_path, "2"))[-1] == taker.settings.path.read_bytes()
     durable = max(parse_bookmark(event.bookmark).txid for event in sleeper.of(Flushed))
     assert (await sleeper.plan(Latest(), "1")).position.txid >= durable >= 1
+
+
+async def test_a_writer_that_was_shut_out_while_it_was_stopped_is_told_who_took_over(tmp_path: Path) -> None:
+    """INV-24: what it stored last is there, though all that it stored is packed; so it is not told of a loss."""
+    hosts = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        host = Protection(tmp_path / name)
+        host.host = f"host-{name}"
+        hosts.append(host)
+    stopped, taker = hosts
+    taker.objects, taker.compaction = stopped.objects, SCALED
+    taker.change(take_over=True)
+    one, two = App(stopped.settings.path), App(taker.settings.path)
+    async with stopped.running():
+        await stopped.until(SnapshotWritten)
+        for _ in range(3):
+            flushed = len(stopped.of(Flushed))
+            one.commit(1)
+            await stopped.until_count(Flushed, flushed + 1)
+    own = [segment_key(event.seq) for event in stopped.of(Flushed)]
+    async with taker.running():
+        await taker.until(SnapshotWritten)
+        two.commit(1)
+        while any(key in taker.objects for key in own[1:-1]):
+            removed = len(taker.of(Removed))
+            await taker.until_count(Removed, removed + 1)
+    assert own[-1] in taker.objects
+    async with stopped.running():
+        refused = await stopped.until_ended()
+    one.close()
+    two.close()
+    assert isinstance(refused, ReplicaConflict)
+    assert "took this replica over" in refused.message
+    assert "on host-two" in refused.detail
 
 
 async def test_the_newest_segment_stays_for_the_next_start(app: App, protection: Protection) -> None:
@@ -210,6 +262,46 @@ async def test_a_damaged_pack_of_an_earlier_run_is_told_and_made_again(
     assert (await restored_images(protection, tmp_path))[-1] == app.path.read_bytes()
 
 
+class CountingRunner(InlineRunner):
+    """Counts what it is given."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    async def run(self, call: Callable[[], T]) -> T:
+        """Count, and run."""
+        self.count += 1
+        return await super().run(call)
+
+
+async def test_a_pack_is_not_parsed_on_the_event_loop_when_it_is_read_back(tmp_path: Path) -> None:
+    """8 MiB of it take longer than a tick of the capture."""
+    builder = HistoryBuilder(512)
+    builder.begin({1: bytes(512)}, 1000)
+    for txid in range(4):
+        builder.commit([(1, bytes([txid]) * 512)], 1, 2000 + txid)
+        builder.seal()
+    key = builder.pack(builder.packable()[:3], keep=True)
+    runner, clock = CountingRunner(), SimClock()
+    place = Workplace(tmp_path, tmp_path, DiskRoom(tmp_path, 0))
+    compactor = Compactor(
+        memory_store(builder.objects),
+        place,
+        clock=clock,
+        runner=runner,
+        writer=builder.writer,
+        policy=CompactionPolicy(spans_ms=(1 << 50,), grace_ms=1 << 50),
+    )
+    await compactor.load()
+    (pack,) = compactor.plan(None).unverified
+    before = runner.count
+    done = await compactor.run(None)
+    assert (pack.key, done.downloaded_bytes) == (key, len(builder.objects[key]))
+    assert (done.packs, done.deleted, done.damaged) == ((), (), ())
+    assert runner.count == before + 1
+    assert compactor.plan(None).unverified == ()
+
+
 async def test_a_disk_that_fails_the_packing_does_not_end_the_protection(
     app: App, protection: Protection, tmp_path: Path
 ) -> None:
@@ -228,6 +320,41 @@ async def test_a_disk_that_fails_the_packing_does_not_end_the_protection(
     assert len(protection.of(Alarm)) == 1
     app.close()
     assert (await restored_images(protection, tmp_path))[-1] == app.path.read_bytes()
+
+
+async def test_a_local_copy_that_cannot_be_read_does_not_end_the_protection(
+    app: App, protection: Protection, tmp_path: Path
+) -> None:
+    protection.compaction = CompactionPolicy()
+    async with protection.running():
+        await protection.until(SnapshotWritten)
+        for _ in range(4):
+            flushed = len(protection.of(Flushed))
+            app.commit(1)
+            await protection.until_count(Flushed, flushed + 1)
+    for copy in (protection.settings.state_dir / "cache").iterdir():
+        copy.unlink()
+        copy.mkdir()
+    protection.compaction = SCALED
+    async with protection.running():
+        await protection.until(Alarm, lambda event: event.key == "compaction")
+        app.commit(1)
+        await protection.until(Flushed)
+    assert protection.ended_with() is None
+    app.close()
+    assert (await restored_images(protection, tmp_path))[-1] == app.path.read_bytes()
+
+
+async def test_an_outage_that_only_packing_met_is_told_to_be_over(app: App, protection: Protection) -> None:
+    """Also when nothing is uploaded afterwards."""
+    protection.faults.faults = [Fault(verb="delete", number=2)]
+    async with protection.running():
+        await protection.until(SnapshotWritten)
+        await write_and_wait(app, protection, 1)
+        await protection.until(RetryScheduled)
+        await protection.until(StoreBack)
+        await protection.until(Removed)
+    assert protection.ended_with() is None
 
 
 async def test_a_pack_does_not_take_the_room_that_is_left_to_others(

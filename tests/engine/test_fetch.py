@@ -13,7 +13,7 @@ from walrep.core.history import History, Segment
 from walrep.core.names import segment_key
 from walrep.core.records import Known, Needs
 from walrep.core.slices import Slice
-from walrep.engine.fetch import ReplicaReader
+from walrep.engine.fetch import ReplicaReader, read_history
 from walrep.engine.partcache import Part, PartCache
 from walrep.errors import CorruptObject
 from walrep.runner import InlineRunner, ThreadRunner
@@ -67,9 +67,9 @@ async def test_parts_are_not_mixed_up_by_threads(threads: ThreadRunner) -> None:
     assert kept == [data for _key, _start, data in parts]
 
 
-def large_history(segments: int, nonce: str = "a1b2c3d4e5f60718") -> HistoryBuilder:
+def large_history(segments: int, *, nonce: str = "a1b2c3d4e5f60718", seed: int = 1) -> HistoryBuilder:
     """Segments of two transactions and 40 KB that do not compress."""
-    builder, dice = HistoryBuilder(PAGE, nonce=nonce), Random(1)
+    builder, dice = HistoryBuilder(PAGE, nonce=nonce), Random(seed)
     builder.begin({pgno: dice.randbytes(PAGE) for pgno in range(1, 65)}, 10_000)
     for _segment in range(segments):
         for _transaction in range(2):
@@ -114,6 +114,43 @@ async def test_what_threads_keep_of_a_replica_is_what_the_store_has(threads: Thr
     reader.close()
     assert found == {each.key: builder.objects[each.key] for each in segments_of(history)}
     assert store.given_bytes == given_bytes
+
+
+class ListingStore(MemoryStore):
+    """A store that notes what is asked for."""
+
+    def __init__(self, builder: HistoryBuilder) -> None:
+        super().__init__(memory_store(builder.objects).objects)
+        self.asked: list[str] = []
+
+    async def get(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
+        """Get, and note."""
+        self.asked.append(key)
+        return await super().get(key, start=start, length=length)
+
+
+async def test_what_a_pack_that_does_not_fit_seems_to_replace_is_read() -> None:
+    """A pack of another history, right in itself: what is restorable is in the segments that have its numbers."""
+    builder, other = large_history(4), large_history(4, seed=2)
+    pack = other.pack(other.packable()[1:3])
+    builder.objects[pack] = other.objects[pack]
+    store = ListingStore(builder)
+    history = await read_history(store, InlineRunner())
+    assert set(builder.packable()) <= set(store.asked)
+    assert [each.kind for each in history.problems] == ["unused-object"]
+    (timeline,) = history.timelines
+    assert timeline.ranges[-1].last_txid == timeline.tip_txid == 8
+
+
+async def test_a_stray_object_does_not_make_what_packs_replace_be_read() -> None:
+    builder = large_history(4)
+    replaced = builder.packable()[1:3]
+    builder.pack(replaced, keep=True)
+    builder.objects["notes.txt"] = b"hello"
+    store = ListingStore(builder)
+    history = await read_history(store, InlineRunner())
+    assert [each.kind for each in history.problems] == ["unknown-key"]
+    assert not set(store.asked) & set(replaced)
 
 
 @pytest.mark.parametrize("other", ["number", "timeline"])

@@ -22,7 +22,7 @@ from walrep.errors import DatabaseInUse, ReplicaConflict, SpoolFull, StoreUnavai
 
 
 def test_a_segment_that_was_sealed_and_not_queued_is_queued_again(tmp_path: Path) -> None:
-    """A full disk between the seal and its answer must not leave a hole below what is reported durable."""
+    """INV-17: a full disk between the seal and its answer must not leave a hole below what is reported durable."""
     shipment = Shipment(tmp_path / "state", RecordedFaults())
     shipment.rig.begin({pgno: bytes(512) for pgno in range(1, 6)})
 
@@ -118,7 +118,7 @@ TRUNCATE = apsw.SQLITE_CHECKPOINT_TRUNCATE
 
 
 def test_a_file_with_two_names_is_opened_once(tmp_path: Path) -> None:
-    """Closing one descriptor of a file drops all locks of the process on it, so the second name is refused unopened."""
+    """INV-03: closing one descriptor drops all locks of the process on a file, so the second name is refused."""
     path, link = tmp_path / "app.db", tmp_path / "link.db"
     path.write_bytes(b"x")
     os.link(path, link)

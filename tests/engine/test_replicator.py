@@ -98,7 +98,7 @@ async def test_a_host_without_state_is_refused_and_may_begin_a_new_timeline_if_t
 
 
 async def test_an_old_writer_is_refused_after_a_takeover(app: App, protection: Protection, tmp_path: Path) -> None:
-    """The fence: what the new writer stored under the next number is met at the old one's next start."""
+    """INV-19: what the new writer stored under the next number is met at the old one's next start."""
     async with protection.running():
         await protection.commit_and_flush(app, 2)
     old = protection.settings.state_dir
@@ -113,7 +113,7 @@ async def test_an_old_writer_is_refused_after_a_takeover(app: App, protection: P
 
 
 async def test_a_replaced_database_begins_a_new_timeline(app: App, protection: Protection, tmp_path: Path) -> None:
-    """What the old file had is shipped to its end; nothing is written into the new one."""
+    """What the old file had is shipped to its end; nothing is written into the new one. INV-02"""
     fresh = App(tmp_path / "new.db")
     fresh.commit(7)
     fresh.close()

@@ -220,6 +220,26 @@ def test_what_was_packed_and_deleted_after_the_plan_is_the_same_transaction_from
     assert store.gets.count(part.key) == 2
 
 
+def test_what_is_stored_while_a_restore_plans_anew_does_not_count(tmp_path: Path) -> None:
+    """Latest was decided with the first plan: bookmark and transaction that were told stay true."""
+    builder = steps(2, 2, 2, frames=70, noise=True)
+    for _pack in range(2):
+        builder.pack(builder.packable()[:1])
+    builder.commit([(1, page(1))], 8, 30_000)
+    key = builder.seal()
+    added, pack_all = MemoryObject(builder.objects.pop(key), 0), packer(3)
+
+    def pack(objects: dict[str, MemoryObject]) -> None:
+        pack_all(objects)
+        objects[key] = added
+
+    store = PackingStore(builder, pack)
+    store.pack_after_get = "snapshots/"
+    outcome = restore_to(tmp_path / "o.db", store)
+    assert (tmp_path / "o.db").read_bytes() == builder.states[builder.timeline, 6]
+    assert (outcome.txid, store.list_count) == (6, 2)
+
+
 def test_a_replica_that_keeps_changing_is_given_up_after_three_lists(tmp_path: Path) -> None:
     builder = steps(*[1] * 8)
     store = PackingStore(builder, packer(2, 2, 2, 2))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.protection import App, OverwritingStore, Protection
+from tests.engine.protection import App, OverwritingStore, Protection, two_protections
 from tests.engine.shipment import images_in
 from walrep.core.events import Alarm, Attached, Flushed, RetryScheduled, StoreBack, TimelineBegan
 from walrep.core.names import parse_segment_name
@@ -31,6 +31,7 @@ class UnconditionalStore(MemoryStore):
 async def test_without_create_only_put_segments_are_named_by_their_writer(
     app: App, protection: Protection, tmp_path: Path, kind: type[MemoryStore]
 ) -> None:
+    """INV-20: whatever the store does to a condition, nothing is overwritten."""
     protection.kind = kind
     async with protection.running():
         await protection.commit_and_flush(app, 2)
@@ -69,7 +70,7 @@ async def test_a_store_that_stops_refusing_to_overwrite_is_noticed_at_a_start(ap
 async def test_of_two_writers_the_one_that_took_over_goes_on_and_nothing_of_either_is_lost(
     tmp_path: Path, kind: type[MemoryStore]
 ) -> None:
-    """The first one is at work when the second takes over, writes again, and stops with the other's name."""
+    """INV-19: the first one is at work when the second takes over, writes again, and stops with the other's name."""
     first, second = two_protections(tmp_path, kind)
     one, two = App(first.settings.path), App(second.settings.path)
     async with first.running():
@@ -96,6 +97,7 @@ async def test_of_two_writers_the_one_that_took_over_goes_on_and_nothing_of_eith
 
 
 async def test_where_both_wrote_latest_asks_which_until_a_takeover_decides(tmp_path: Path) -> None:
+    """INV-20: two histories, each restorable."""
     first, second = two_protections(tmp_path, OverwritingStore)
     first.rival_check_s = second.rival_check_s = 3600.0
     one, two = App(first.settings.path), App(second.settings.path)
@@ -160,21 +162,6 @@ async def test_a_first_start_with_wrong_credentials_is_refused(protection: Prote
     async with protection.running():
         assert isinstance(await protection.until_ended(), AccessDenied)
     assert not protection.objects
-
-
-def two_protections(folder: Path, kind: type[MemoryStore]) -> tuple[Protection, Protection]:
-    """Return two hosts with a database each, and one replica."""
-    hosts = []
-    for name in ("one", "two"):
-        place = folder / name
-        place.mkdir()
-        host = Protection(place)
-        host.kind, host.host, host.rival_check_s = kind, f"host-{name}", 0.0
-        hosts.append(host)
-    first, second = hosts
-    second.objects = first.objects
-    second.change(take_over=True)
-    return first, second
 
 
 def images_by_timeline(protection: Protection, folder: Path) -> dict[int, list[bytes]]:

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from tests.disk.spooling import SpoolRig
-from tests.engine.shipment import InlineExecutor, RecordedFaults, Shipment, images_in
+from tests.engine.shipment import RecordedFaults, Shipment, images_in
 from walrep.core.events import Flushed, SnapshotWritten
 from walrep.core.flush import FlushPolicy
 from walrep.core.names import segment_key
@@ -21,6 +21,7 @@ from walrep.engine.spooler import Spooler, SpoolerLimits
 from walrep.errors import ReplicaConflict, SpoolFull, StoreUnavailable
 from walrep.store.memory import MemoryObject, MemoryStore
 from walrep.testing.faults import Fault
+from walrep.testing.virtual import InlineExecutor
 
 BASE = {pgno: random.Random(pgno).randbytes(512) for pgno in range(1, 6)}
 

@@ -158,6 +158,7 @@ def test_a_base_is_not_finished_while_nothing_limits_what_checkpoints_copy(tmp_p
     live.app.execute("insert into t(k) values(7)")
     live.app.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
     assert not base.overlay(Seq(1))
+    assert base.is_held_up
     live.tick()
     assert not live.capture.keeper.aside
     sink = live.end_base(base)

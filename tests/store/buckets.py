@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import uuid
 
-from walrep.clock import SystemClock
 from walrep.runner import InlineRunner, Runner
 from walrep.store.observe import RequestCounter
+from walrep.store.retry import Retries
 from walrep.store.s3 import S3Store
 from walrep.store.s3_client import S3Api, S3Client, S3Clients
 from walrep.store.s3_settings import S3Settings
@@ -26,9 +26,10 @@ class OwningStore(S3Store):
         sizes: UploadSizes | None = None,
         runner: Runner | None = None,
         clients: S3Clients | None = None,
+        retries: Retries | None = None,
     ) -> None:
         self.clients = clients or S3Clients({})
-        super().__init__(url, self.clients, runner or InlineRunner(), SystemClock(), counter, sizes or UploadSizes())
+        super().__init__(url, self.clients, runner or InlineRunner(), counter, retries, sizes or UploadSizes())
 
     async def aclose(self) -> None:
         await super().aclose()

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
+import pytest
 
 from tests.store.buckets import OwningStore, s3_url
+from walrep.errors import WalrepError
 from walrep.store.s3_url import S3Url
 
 SECRET = "very-secret"
@@ -38,6 +40,12 @@ class Answer(msgspec.Struct, frozen=True):
 
 LOST = Answer(is_lost=True)
 OK = Answer(headers={"ETag": '"0123"'})
+
+
+def content(body: bytes, status: int = 200, *, cut_bytes: int | None = None, **headers: str) -> Answer:
+    """Return an object, or a range of it."""
+    more = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Answer(status, body, OK.headers | more, cut_bytes)
 
 
 def refusal(status: int, code: str, *, message: str = "scripted", more: str = "", **headers: str) -> Answer:
@@ -113,6 +121,41 @@ def in_order(*answers: Answer) -> Callable[[Request], Answer]:
     """Return a script of one answer after the other; the last one is given for ever."""
     left = list(answers)
     return lambda _request: left.pop(0) if len(left) > 1 else left[0]
+
+
+Use = Callable[[OwningStore], Awaitable[object]]
+
+
+async def list_all(store: OwningStore) -> list[str]:
+    """Return every key."""
+    return [info.key async for info in store.list("")]
+
+
+USES: dict[str, Use] = {
+    "put": lambda store: store.put("a", b"x"),
+    "get": lambda store: store.get("a"),
+    "head": lambda store: store.head("a"),
+    "list": list_all,
+    "delete": lambda store: store.delete(["a", "b"]),
+}
+
+
+async def result_of(use: Use, *answers: Answer) -> object:
+    """Return what a use of a store comes to that gets these answers."""
+    async with scripted(in_order(*answers)) as server:
+        store = server.store()
+        try:
+            return await use(store)
+        finally:
+            await store.aclose()
+
+
+async def error_of(use: Use, *answers: Answer) -> WalrepError:
+    """Return what a use of a store that gets these answers raises, which shows no secret."""
+    with pytest.raises(WalrepError) as caught:
+        await result_of(use, *answers)
+    assert SECRET not in f"{caught.value} {caught.value.hint}"
+    return caught.value
 
 
 async def _read_request(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Request | None:

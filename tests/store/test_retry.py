@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from itertools import pairwise
 from pathlib import Path
 from random import Random
@@ -21,7 +21,7 @@ from walrep.errors import (
     StoreUnavailable,
     WalrepError,
 )
-from walrep.store.base import Store
+from walrep.store.base import ObjectInfo, Store
 from walrep.store.memory import MemoryObject, MemoryStore
 from walrep.store.retry import RetryingStore, RetryPolicy
 from walrep.testing.clock import SimClock
@@ -279,6 +279,31 @@ def test_a_listing_that_breaks_off_goes_on_where_it_was() -> None:
     assert listed == keys[2:]
     struck_at = [call.number for call, _ in bench.faulty.struck]
     assert all(after == before + 1 for before, after in pairwise(struck_at))
+
+
+@pytest.mark.parametrize(("limit", "asked"), [(0, []), (1, [1]), (3, [3, 2, 1]), (None, [None] * 5)])
+def test_a_listing_that_goes_on_yields_no_more_than_its_limit(limit: int | None, asked: list[int | None]) -> None:
+    """Each listing breaks off behind its first key; of four keys, the last one is followed by nothing."""
+    limits: list[int | None] = []
+
+    class BreakingStore(MemoryStore):
+        async def list(
+            self, prefix: str, *, start_after: str = "", limit: int | None = None
+        ) -> AsyncIterator[ObjectInfo]:
+            limits.append(limit)
+            async for info in super().list(prefix, start_after=start_after, limit=limit):
+                yield info
+                raise StoreUnavailable("broken off")
+
+    clock = SimClock()
+    inner = BreakingStore({key: MemoryObject(b"", 0) for key in "abcd"})
+    store = RetryingStore(inner, clock, POLICY, Random(0), lambda _error, _delay_s: None)
+
+    async def list_all() -> list[str]:
+        return [info.key async for info in store.list("", limit=limit)]
+
+    assert clock.run(list_all()) == list("abcd"[:limit])
+    assert limits == asked
 
 
 def test_progress_gives_a_listing_a_new_deadline() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import select
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,8 +17,9 @@ from tests.store.scripted import OK, SECRET, Answer, Request, in_order, refusal,
 from walrep.errors import AccessDenied, InvariantViolated, StoreUnavailable, UsageError
 from walrep.runner import InlineRunner
 from walrep.store.s3 import S3Store
-from walrep.store.s3_client import CONNECTIONS_MAX, S3Clients
+from walrep.store.s3_client import CONNECTIONS_MAX, S3Client, S3Clients
 from walrep.store.s3_requests import seconds_for
+from walrep.store.s3_settings import S3Settings
 from walrep.store.s3_url import S3Access
 from walrep.testing.clock import SimClock
 
@@ -172,6 +175,68 @@ async def test_credentials_of_the_url_are_not_looked_for_anew() -> None:
             await store.put("a", b"x")
         assert await store.clients.get(settings) is client
         await store.aclose()
+
+
+HANGING = """[profile hangs]
+credential_process = {python} -c "import os; open(r'{fifo}', 'w').write(str(os.getpid())); open(r'{fifo}', 'w')"
+"""
+
+
+@pytest.fixture
+def hanging_process(tmp_path: Path, bare_environment: None) -> Path:
+    """Let the profile `hangs` ask a program that never answers; return the FIFO to which it writes its process id."""
+    del bare_environment
+    fifo = tmp_path / "pid"
+    os.mkfifo(fifo)
+    (tmp_path / "config").write_text(HANGING.format(python=sys.executable, fifo=fifo))
+    return fifo
+
+
+@pytest.mark.usefixtures("hanging_process")
+async def test_credentials_that_never_come_are_not_waited_for_for_ever() -> None:
+    clients = S3Clients({}, open_s=0.05)
+    store = OwningStore(s3_url("s3://bucket?endpoint=http://127.0.0.1:1&profile=hangs"), clients=clients)
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable, match="profile hangs") as caught:
+            await store.put("a", b"x")
+        assert "credential_process" in caught.value.hint
+    await store.aclose()
+
+
+async def test_a_program_for_credentials_that_nobody_waits_for_is_killed_and_holds_up_nobody_else(
+    hanging_process: Path,
+) -> None:
+    clients = S3Clients({})
+    hanging = clients.resolve(s3_url("s3://bucket?endpoint=http://127.0.0.1:1&profile=hangs"))
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(clients.get(hanging))
+        descriptor = os.pidfd_open(int(await asyncio.to_thread(hanging_process.read_text)))
+        await clients.get(clients.resolve(s3_url(f"s3://one?{KEYS}")))
+        task.cancel()
+    ready, _, _ = await asyncio.to_thread(select.select, [descriptor], [], [], 30)
+    os.close(descriptor)
+    assert ready == [descriptor], "it runs on"
+    await clients.aclose()
+
+
+async def test_all_clients_are_closed_although_one_fails_to() -> None:
+    closed: list[str] = []
+
+    class FailingClients(S3Clients):
+        async def _open(self, settings: S3Settings) -> S3Client:
+            async def close() -> None:
+                closed.append(settings.access.region)
+                if settings.access.region == "b":
+                    raise OSError("broken")
+
+            return S3Client(SilentApi(), settings, close)  # type: ignore[arg-type]
+
+    clients = FailingClients({})
+    for region in "abc":
+        await clients.get(clients.resolve(s3_url(f"s3://one?region={region}&{KEYS}")))
+    with pytest.raises(OSError, match="broken"):
+        await clients.aclose()
+    assert sorted(closed) == ["a", "b", "c"]
 
 
 async def test_the_defaults_of_a_configuration_file_are_used() -> None:

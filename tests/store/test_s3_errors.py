@@ -27,6 +27,7 @@ ROOTS = (
     "botocore.exceptions.HTTPClientError",
     "botocore.exceptions.ClientError",
     "aiohttp.client_exceptions.ClientError",
+    "botocore.parsers.ResponseParserError",
 )
 
 
@@ -53,12 +54,19 @@ def classes_below(kind: type[Exception]) -> Iterator[type[Exception]]:
         yield from classes_below(each)
 
 
+def is_exception(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, Exception)
+
+
 def test_every_exception_of_the_client_has_a_row_of_its_own() -> None:
     load_everything()
     roots = [named(name) for name in ROOTS]
     defaults = {class_row(named("botocore.exceptions.BotoCoreError")), class_row(named("aiohttp.ClientError"))}
     found = {each for root in roots for each in classes_below(root) if not each.__module__.startswith("tests.")}
+    parsers = vars(importlib.import_module("botocore.parsers")).values()
+    found |= {each for each in parsers if is_exception(each) and each.__module__ == "botocore.parsers"}
     assert len(found) > 100, "the rules see the libraries"
+    assert named("botocore.parsers.ResponseParserError") in found
     assert {each for each in found if class_row(each) in defaults | {None}} == set()
 
 

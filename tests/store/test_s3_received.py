@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Awaitable, Callable
 from random import Random
 
 import pytest
 
 from tests.store.buckets import OwningStore
-from tests.store.scripted import LOST, OK, SECRET, Answer, Request, in_order, page, refusal, scripted
+from tests.store.scripted import (
+    LOST,
+    OK,
+    USES,
+    Answer,
+    Request,
+    content,
+    error_of,
+    in_order,
+    list_all,
+    page,
+    refusal,
+    result_of,
+    scripted,
+)
 from walrep.clock import SystemClock
 from walrep.core.backoff import BackoffPolicy
 from walrep.errors import (
@@ -28,36 +41,6 @@ from walrep.store.observe import ObservedStore, RequestCounter
 from walrep.store.retry import RetryingStore, RetryPolicy
 
 BODY = bytes(range(200))
-Use = Callable[[OwningStore], Awaitable[object]]
-
-
-async def list_all(store: OwningStore) -> list[str]:
-    return [info.key async for info in store.list("")]
-
-
-USES: dict[str, Use] = {
-    "put": lambda store: store.put("a", b"x"),
-    "get": lambda store: store.get("a"),
-    "head": lambda store: store.head("a"),
-    "list": list_all,
-    "delete": lambda store: store.delete(["a", "b"]),
-}
-
-
-async def result_of(use: Use, *answers: Answer) -> object:
-    async with scripted(in_order(*answers)) as server:
-        store = server.store()
-        try:
-            return await use(store)
-        finally:
-            await store.aclose()
-
-
-async def error_of(use: Use, *answers: Answer) -> WalrepError:
-    with pytest.raises(WalrepError) as caught:
-        await result_of(use, *answers)
-    assert SECRET not in f"{caught.value} {caught.value.hint}"
-    return caught.value
 
 
 @pytest.mark.parametrize("verb", USES)
@@ -146,7 +129,7 @@ async def test_an_endpoint_in_the_body_of_a_refusal_is_named() -> None:
 @pytest.mark.parametrize("cut_bytes", [0, 100, 199])
 @pytest.mark.parametrize("length", [None, 200])
 async def test_a_body_that_breaks_off_is_no_object(cut_bytes: int, length: int | None) -> None:
-    answer = Answer(206 if length else 200, BODY, cut_bytes=cut_bytes)
+    answer = content(BODY, 206 if length else 200, cut_bytes=cut_bytes)
     error = await error_of(lambda store: store.get("a", length=length), answer)
     assert type(error) is StoreUnavailable
 
@@ -154,11 +137,11 @@ async def test_a_body_that_breaks_off_is_no_object(cut_bytes: int, length: int |
 @pytest.mark.parametrize(
     "answer",
     [
-        Answer(206, BODY[10:20], {"Content-Range": "bytes 10-19/200"}),
-        Answer(206, BODY[10:20]),
-        Answer(200, BODY[10:20], {"Content-Range": "bytes 10-19/200"}),
-        Answer(200, BODY),
-        Answer(206, BODY[5:], {"Content-Range": "bytes 5-199/*"}),
+        content(BODY[10:20], 206, content_range="bytes 10-19/200"),
+        content(BODY[10:20], 206),
+        content(BODY[10:20], content_range="bytes 10-19/200"),
+        content(BODY),
+        content(BODY[5:], 206, content_range="bytes 5-199/*"),
     ],
     ids=["206", "206 without header", "200 with header, as rclone", "200 and all", "206 with more"],
 )
@@ -166,8 +149,36 @@ async def test_a_range_is_right_however_the_store_answers(answer: Answer) -> Non
     assert await result_of(lambda store: store.get("a", start=10, length=10), answer) == BODY[10:20]
 
 
+@pytest.mark.parametrize(
+    ("start", "length", "answer"),
+    [
+        (10, 10, content(BODY[10:19], 206, content_range="bytes 10-18/200")),
+        (10, 10, content(BODY[10:19], 206, content_range="bytes 10-19/200")),
+        (10, 10, content(BODY[10:19], 206, content_range="bytes 10-18/*")),
+        (10, 10, content(BODY[10:19], 206)),
+        (10, 10, content(b"", 206, content_range="bytes 10-19/200")),
+        (190, 100, content(BODY[190:199], 206, content_range="bytes 190-198/200")),
+        (10, None, content(BODY[10:199], 206, content_range="bytes 10-198/200")),
+        (0, None, content(BODY[:100], content_range="bytes 0-99/200")),
+    ],
+)
+async def test_a_range_that_is_shorter_than_asked_for_is_no_range(
+    start: int, length: int | None, answer: Answer
+) -> None:
+    """The body is as long as its own header says, so nothing but the question tells that something is missing."""
+    error = await error_of(lambda store: store.get("a", start=start, length=length), answer)
+    assert (type(error), "another length" in str(error)) == (StoreUnavailable, True)
+
+
+@pytest.mark.parametrize(
+    "answer", [content(BODY[190:], 206, content_range="bytes 190-199/200"), content(BODY)], ids=["206", "200 and all"]
+)
+async def test_a_range_that_goes_past_the_end_is_cut_there(answer: Answer) -> None:
+    assert await result_of(lambda store: store.get("a", start=190, length=100), answer) == BODY[190:]
+
+
 async def test_another_range_than_the_one_asked_for_is_refused() -> None:
-    answer = Answer(206, BODY[20:30], {"Content-Range": "bytes 20-29/200"})
+    answer = content(BODY[20:30], 206, content_range="bytes 20-29/200")
     error = await error_of(lambda store: store.get("a", start=10, length=10), answer)
     assert (type(error), "another range" in str(error)) == (StoreError, True)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.store.buckets import OwningStore
-from tests.store.scripted import OK, Answer, Request, ScriptedServer, in_order, page, scripted
+from tests.store.scripted import OK, Answer, Request, ScriptedServer, content, in_order, page, scripted
 from walrep.store.observe import ObservedStore, RequestCounter
 from walrep.store.s3_upload import UploadSizes
 
@@ -180,7 +180,7 @@ async def test_more_than_a_thousand_keys_are_deleted_in_batches() -> None:
 async def test_a_range_is_asked_for_only_where_one_is_wanted(
     start: int, length: int | None, header: str | None
 ) -> None:
-    async with scripted(in_order(Answer(body=b"0123456789" * 3))) as server:
+    async with scripted(in_order(content(b"0123456789" * 3))) as server:
         store = server.store()
         await store.get("a", start=start, length=length)
         await store.aclose()

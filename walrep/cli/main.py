@@ -26,6 +26,7 @@ from walrep.cli.dump import dump
 from walrep.cli.keep import keep, unkeep
 from walrep.cli.list import list_replica
 from walrep.cli.output import Failure, Output, OutputClosed
+from walrep.cli.plan import plan
 from walrep.cli.prune import prune
 from walrep.cli.replicate import replicate
 from walrep.cli.restore import restore
@@ -43,7 +44,7 @@ def commands() -> None:
     """Protect SQLite databases: ship every committed transaction, restore any of them."""
 
 
-for _command in (replicate, restore, list_replica, dump, compact, prune, keep, unkeep, detach, version):
+for _command in (replicate, restore, list_replica, dump, compact, prune, keep, unkeep, detach, plan, version):
     commands.add_command(_command)
 
 

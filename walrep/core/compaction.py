@@ -6,7 +6,7 @@ is over everything there is, packs and segments, of the current day the quarters
 256 MiB is closed and another one begun; what has half of that is closed for good. One object alone is left as it is.
 
     INV-22  Only objects of one timeline that continue one another are packed together. What opens a timeline, and with
-            it every fence, is neither packed nor deleted.
+            it every fence (INV-19), is neither packed nor deleted.
     INV-23  An object is deleted only when a pack that holds all of it is proved, is part of the chain that a restore
             takes, and is older than the grace in which a restore under way finds a way around it. Proved: written
             here, read back and compared with its sources before it was stored, and of the same size in the store
@@ -19,32 +19,25 @@ damaged is left out of what is there, and is built again, under the same key, wh
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 import msgspec
 
-from walrep.core.chain import Chain, contains
-from walrep.core.history import History, Pack
-from walrep.core.names import PackName, pack_key, parse_segment_name
-from walrep.core.objects import SegmentFooter, SegmentHeader
+from walrep.core.chain import Chain
+from walrep.core.links import defect_between
+from walrep.core.stored import Fact, Leftover, PackFact, Stored, newest_segments
 from walrep.core.target import format_time
-from walrep.core.units import Position, Seq, TimelineId, Txid
+from walrep.core.units import TimelineId
 
 __all__ = [
     "CompactionPlan",
     "CompactionPolicy",
     "Deletion",
-    "Leftover",
-    "PackFact",
     "PackPlan",
-    "SegmentFact",
-    "Stored",
     "plan_compaction",
-    "segment_fact",
-    "stored_from",
 ]
 
 QUARTER_MS = 15 * 60 * 1000
@@ -61,110 +54,6 @@ class CompactionPolicy(msgspec.Struct, frozen=True, kw_only=True):
     pack_bytes_max: int = 256 << 20
     settle_ms: int = 30_000
     grace_ms: int = 10 * 60 * 1000
-
-
-class SegmentFact(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a durable segment. `left`, of one that opens a timeline: the position of its parent.
-
-    `seen_ms`: the earliest and the latest at which one of its transactions was seen, or when it opened the timeline.
-    """
-
-    key: str
-    timeline: TimelineId
-    seq: Seq
-    size_bytes: int
-    txid_before: Txid
-    txid_after: Txid
-    first_seen_ms: int
-    seen_ms: tuple[int, int] = (0, 0)
-    is_opening: bool = False
-    is_fence: bool = False
-    left: Position | None = None
-
-    @property
-    def pinned(self) -> bool:
-        """Whether it is packed with none: INV-22."""
-        return self.is_opening or self.is_fence
-
-    @property
-    def first_seq(self) -> Seq:
-        """Its number."""
-        return self.seq
-
-    @property
-    def last_seq(self) -> Seq:
-        """Its number."""
-        return self.seq
-
-
-class PackFact(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a pack; `verified` as INV-23 has it, by this process: it does not outlive it."""
-
-    name: PackName
-    size_bytes: int
-    stored_ms: int
-    verified: bool
-    key: str = ""
-    """Follows from the name."""
-
-    def __post_init__(self) -> None:
-        # Asked for often, and not cheap to make.
-        msgspec.structs.force_setattr(self, "key", pack_key(self.name))
-
-    @property
-    def timeline(self) -> TimelineId:
-        """Its timeline."""
-        return self.name.timeline
-
-    @property
-    def txid_before(self) -> Txid:
-        """The transaction that it continues."""
-        return Txid(self.name.first_txid - 1)
-
-    @property
-    def txid_after(self) -> Txid:
-        """Its last transaction."""
-        return self.name.last_txid
-
-    @property
-    def first_seq(self) -> Seq:
-        """The number of its first segment."""
-        return self.name.first_seq
-
-    @property
-    def last_seq(self) -> Seq:
-        """The number of its last segment."""
-        return self.name.last_seq
-
-    @property
-    def first_seen_ms(self) -> int:
-        """When its first transaction was seen."""
-        return self.name.first_seen_ms
-
-
-Fact = SegmentFact | PackFact
-
-
-class Leftover(msgspec.Struct, frozen=True, kw_only=True):
-    """A segment of which only the key is known, since a pack with its number is there."""
-
-    key: str
-    timeline: TimelineId
-    seq: Seq
-
-
-class Stored(msgspec.Struct, frozen=True, kw_only=True):
-    """What a replica holds of transactions, durable. An object that is named twice counts once.
-
-    `pending_ms`: when the oldest commit that is not durable was seen. `kept` are keys of what may be packed and must
-    not be deleted yet: the newest segment of a writer, which its next start looks for.
-    """
-
-    segments: Sequence[SegmentFact]
-    packs: Sequence[PackFact] = ()
-    leftovers: Sequence[Leftover] = ()
-    pending_ms: int | None = None
-    kept: frozenset[str] = frozenset()
 
 
 class PackPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -211,58 +100,28 @@ def plan_compaction(stored: Stored, *, now_ms: int, policy: CompactionPolicy) ->
     deletions: list[Deletion] = []
     unverified: list[PackFact] = []
     moments: list[int] = []
+    kept = newest_segments(stored)
     for facts, leftovers in _by_timeline(stored):
+        # INV-23: of the same objects a restore makes the same chain.
+        chain = Chain(facts, _continues)
         windows = _Windows(policy, now_ms, stored.pending_ms)
-        for run in Chain(facts, _continues).runs:
+        for run in chain.runs:
             builds += windows.plan(run)
         moments += windows.moments
-        disposable = [each for each in facts if each.key not in stored.kept]
-        for pack in _replacing(disposable, leftovers):
+        replaced = list(_replaced(chain, leftovers, kept))
+        for pack in {pack.key: pack for _key, pack in replaced}.values():
             if not pack.verified:
                 unverified.append(pack)
             elif pack.stored_ms + policy.grace_ms > now_ms:
                 moments.append(pack.stored_ms + policy.grace_ms)
-        deletions += _deletions((facts, disposable), leftovers, now_ms - policy.grace_ms)
+        for key, pack in replaced:
+            if pack.verified and pack.stored_ms + policy.grace_ms <= now_ms:
+                deletions.append(_deletion(key, pack))
     return CompactionPlan(
         builds=tuple(builds),
         unverified=tuple(unverified),
         deletions=tuple(deletions),
         next_ms=min(moments, default=None),
-    )
-
-
-def segment_fact(key: str, size_bytes: int, header: SegmentHeader, footer: SegmentFooter) -> SegmentFact:
-    """Return what of a segment matters here, from its header and its footer."""
-    start = header.start
-    return SegmentFact(
-        key=key,
-        timeline=header.timeline,
-        seq=header.seq,
-        size_bytes=size_bytes,
-        txid_before=header.txid_before,
-        txid_after=footer.txid_after,
-        first_seen_ms=footer.first_seen_ms,
-        seen_ms=(header.created_ms,) * 2 if start else (footer.earliest_seen_ms, footer.latest_seen_ms),
-        is_opening=start is not None,
-        is_fence=header.fence,
-        left=start.parent if start else None,
-    )
-
-
-def stored_from(history: History, *, verified: frozenset[str] = frozenset(), pending_ms: int | None = None) -> Stored:
-    """Return what a replica holds, from its history; `verified` are the keys of packs that were read back.
-
-    How old a pack is, is told by the clock of who made it.
-    """
-    segments = [segment for timeline in history.timelines for segment in timeline.segments]
-    read = {segment.key for segment in segments}
-    spares = [(timeline.id, spare.key) for timeline in history.timelines for spare in timeline.spares]
-    unread = [(timeline, key, parse_segment_name(key)) for timeline, key in spares if key not in read]
-    return Stored(
-        segments=[segment_fact(each.key, each.size_bytes, each.header, each.footer) for each in segments],
-        packs=[_pack_fact(pack, verified) for timeline in history.timelines for pack in timeline.packs],
-        leftovers=[Leftover(key=key, timeline=timeline, seq=name.seq) for timeline, key, name in unread if name],
-        pending_ms=pending_ms,
     )
 
 
@@ -321,7 +180,7 @@ def _by_timeline(stored: Stored) -> Iterator[tuple[list[Fact], list[Leftover]]]:
         facts[segment.timeline][segment.key] = segment
     for pack in stored.packs:
         facts[pack.timeline][pack.key] = pack
-    for leftover in (each for each in stored.leftovers if each.key not in stored.kept):
+    for leftover in stored.leftovers:
         leftovers[leftover.timeline][leftover.key] = leftover
     for timeline in sorted(facts.keys() | leftovers.keys()):
         known = facts[timeline]
@@ -329,55 +188,25 @@ def _by_timeline(stored: Stored) -> Iterator[tuple[list[Fact], list[Leftover]]]:
 
 
 def _continues(before: Fact, after: Fact) -> bool:
-    return after.first_seq == before.last_seq + 1
+    return after.first_seq == before.last_seq + 1 and not defect_between(before, after)
 
 
-def _replacing(facts: Sequence[Fact], leftovers: Sequence[Leftover]) -> Iterator[PackFact]:
-    """Yield the packs that hold something that is still there beside them."""
-    ordered = sorted(facts, key=lambda each: each.first_seq)
-    starts = [each.first_seq for each in ordered]
-    seqs = sorted(each.seq for each in leftovers)
-    for pack in (each for each in facts if isinstance(each, PackFact)):
-        inside = ordered[bisect_left(starts, pack.first_seq) : bisect_right(starts, pack.last_seq)]
-        first = bisect_left(seqs, pack.first_seq)
-        named = first < len(seqs) and seqs[first] <= pack.last_seq
-        if named or any(each.key != pack.key and contains(pack, each) for each in inside):
-            yield pack
-
-
-def _deletions(
-    facts: tuple[Sequence[Fact], Sequence[Fact]], leftovers: Sequence[Leftover], stored_by_ms: int
-) -> Iterator[Deletion]:
-    """Yield what packs replace that can be relied on: verified, and stored by then. INV-23.
-
-    `facts` are all, and those that may be deleted.
-    """
-    everything, disposable = facts
-    trusted = [
-        each
-        for each in everything
-        if isinstance(each, SegmentFact) or (each.verified and each.stored_ms <= stored_by_ms)
-    ]
-    chain = Chain(trusted, _continues)
-    for fact in disposable:
-        holder = chain.holder_of(fact)
-        if isinstance(holder, PackFact) and holder.key != fact.key:
-            yield _deletion(fact.key, holder)
-    packs = [each for run in chain.runs for each in run if isinstance(each, PackFact)]
-    for leftover in leftovers:
-        for pack in packs:
-            if pack.first_seq <= leftover.seq <= pack.last_seq:
-                yield _deletion(leftover.key, pack)
+def _replaced(
+    chain: Chain[Fact], leftovers: Sequence[Leftover], kept: frozenset[str]
+) -> Iterator[tuple[str, PackFact]]:
+    """Yield the keys of what is not needed beside a pack of the chain, each with that pack."""
+    for fact, holder in chain.replaced:
+        if isinstance(holder, PackFact) and fact.key not in kept:
+            yield fact.key, holder
+    packs = sorted(
+        (each for run in chain.runs for each in run if isinstance(each, PackFact)), key=lambda each: each.first_seq
+    )
+    starts = [each.first_seq for each in packs]
+    for leftover in (each for each in leftovers if each.key not in kept):
+        place = bisect_right(starts, leftover.seq) - 1
+        if place >= 0 and leftover.seq <= packs[place].last_seq:
+            yield leftover.key, packs[place]
 
 
 def _deletion(key: str, pack: PackFact) -> Deletion:
     return Deletion(key=key, replaced_by=pack.key, reason=f"a pack holds it since {format_time(pack.stored_ms)}")
-
-
-def _pack_fact(pack: Pack, verified: frozenset[str]) -> PackFact:
-    return PackFact(
-        name=pack.name,
-        size_bytes=pack.size_bytes,
-        stored_ms=pack.header.created_ms,
-        verified=pack.key in verified,
-    )

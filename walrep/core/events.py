@@ -12,6 +12,7 @@ import msgspec
 
 __all__ = [
     "Alarm",
+    "AlarmKey",
     "Attached",
     "Detached",
     "Event",
@@ -30,6 +31,23 @@ __all__ = [
 ]
 
 Level = Literal["debug", "info", "warning", "error"]
+
+AlarmKey = Literal[
+    "app-sqlite",
+    "clock-apart",
+    "compaction",
+    "damaged-pack",
+    "long-reader",
+    "may-not-delete",
+    "no-create-only",
+    "no-ranges",
+    "prune-refused",
+    "rival-writer",
+    "timeline-ended",
+    "unchecked-frames",
+    "waiting",
+]
+"""All alarms; docs/operations.md says what each means and what to do."""
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="event"):
@@ -125,7 +143,7 @@ class Alarm(Event, frozen=True, kw_only=True, tag="alarm"):
     """Something needs a person; `key` is stable, so that the same condition is told once until it ends."""
 
     level: ClassVar[Level] = "warning"
-    key: str
+    key: AlarmKey
     message: str
     hint: str = ""
 

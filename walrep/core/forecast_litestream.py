@@ -34,6 +34,7 @@ from walrep.core.workload import (
     Workload,
     count_windows,
     distinct_pages,
+    format_days,
     make_forecast,
 )
 
@@ -116,7 +117,7 @@ def forecast_litestream(workload: Workload, settings: LitestreamSettings) -> For
     delete_request_count += sum(level.object_count / KEYS_PER_REQUEST for level in levels) + workload.busy_days
     recent = f"every {settings.monitor_s:g} s of the last {l0_live_s / 60:.0f} min"
     return make_forecast(
-        (settings.name, f"{recent}, every {settings.levels_s[0]:g} s of {days:g} days"),
+        (settings.name, f"{recent}, every {settings.levels_s[0]:g} s of {format_days(days)}"),
         flows,
         _accesses(workload, settings, l0, levels),
         part_bytes=PART_BYTES,

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from walrep.core.compaction import SegmentFact
 from walrep.core.holding import Holding, Log, Pin, Point, Snapshot
 from walrep.core.names import PackName, SnapshotName, parse_pack_key, parse_pin_key, parse_snapshot_key
+from walrep.core.stored import SegmentFact
 from walrep.core.units import Txid
 
 __all__ = ["Listed", "take_inventory"]

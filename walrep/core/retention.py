@@ -10,10 +10,10 @@ A policy asks for **points**: positions that stay restorable, as far as they are
                that have one there; of two timelines in one of them the younger counts
     minimum    the newest N snapshots, however old: a machine that was off for a year must not come back to nothing
 
-What they need (`walrep.core.holding`) is kept. So are fences, for as long as there is the replica; what is reserved for
-another purpose; the opening of a timeline for as long as anything of it is kept or no timeline is younger; and
-everything that is neither a log nor a snapshot. What compaction has replaced is compaction's to delete: here a pack and
-the segments in it count alike.
+What they need (`walrep.core.holding`) is kept, INV-25. So are fences, for as long as there is the replica; what is
+reserved for another purpose; the opening of a timeline for as long as anything of it is kept or no timeline is younger;
+and everything that is neither a log nor a snapshot. What compaction has replaced is compaction's to delete: here a pack
+and the segments in it count alike.
 
 How old an object is, three clocks may tell: the writer's, at the first and at the last transaction, and the store's,
 when it was stored. Nothing is deleted that one of them calls young.

@@ -69,7 +69,7 @@ class LocalState(msgspec.Struct, frozen=True, kw_only=True):
     creates_only: bool = True
 
     def segment_nonce(self) -> str:
-        """Return what tells this writer's segments apart in the store; empty where a create-only PUT does."""
+        """Return what tells this writer's segments apart in the store (INV-20); empty where a create-only PUT does."""
         return "" if self.creates_only else self.writer.nonce
 
     def position(self) -> Position | None:

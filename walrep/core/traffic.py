@@ -3,9 +3,10 @@
     bytes = A x objects stored + c x bytes stored + D x objects deleted + L x rows that LISTs read + H x HEADs and GETs
             + F x seconds
 
-From research/objectstores.md, 1.5, whose letters these are. F is what the whole cluster says to itself, whatever is
-stored: it is told apart, because no strategy can save it. Objects that lie still cost nothing between regions in any of
-these stores, and no full resync of a region is counted. Units: bytes; KB there are 1,000 bytes here.
+From research/objectstores.md, 1.5, whose letters these are; 1.1 to 1.4 there have the stores one by one. F is what the
+whole cluster says to itself, whatever is stored: it is told apart, because no strategy can save it. Objects that lie
+still cost nothing between regions in any of these stores, and no full resync of a region is counted. Units: bytes; KB
+there are 1,000 bytes here.
 
 A store may treat small objects in another way than larger ones. Garage keeps what is smaller than 3,072 bytes in the
 row of the object, and every LIST reads the rows of a page and one more from another region, whole, also beyond the
@@ -53,7 +54,8 @@ class ObjectCost(msgspec.Struct, frozen=True, kw_only=True):
 class StoreProfile(msgspec.Struct, frozen=True, kw_only=True):
     """How one store replicates. `copies`: c, bytes sent for each byte stored. `idle_bytes_per_s`: F; None: not known.
 
-    `small` is for objects below `small_bytes`, `large` for the others. `basis`: where the numbers come from.
+    `small` is for objects below `small_bytes`, `large` for the others. `creates_only`: it has create-only PUT.
+    `basis`: where the numbers come from.
     """
 
     name: str
@@ -62,6 +64,7 @@ class StoreProfile(msgspec.Struct, frozen=True, kw_only=True):
     small_bytes: int
     copies: float
     idle_bytes_per_s: float | None
+    creates_only: bool
     basis: str
 
     def cost_of(self, object_bytes: float) -> ObjectCost:
@@ -91,7 +94,7 @@ GARAGE_INLINE = ObjectCost(
 )
 GARAGE_BLOCK = ObjectCost(name="garage-block", put_bytes=14_000, delete_bytes=14_400, row_bytes=420, read_bytes=820)
 
-_GARAGE_BASIS = "derived from the source of Garage 2.0.0 (44587d29), not measured on one; research/objectstores.md, 1.1"
+_GARAGE_BASIS = "derived from the source of Garage 2.0.0 (44587d29), not measured on one; status exchange not counted"
 
 
 def _uniform(name: str, put_bytes: float, delete_bytes: float) -> ObjectCost:
@@ -107,7 +110,8 @@ def _garage(name: str, idle_bytes_per_s: float) -> StoreProfile:
         small_bytes=GARAGE_INLINE_BYTES,
         copies=2.1,
         idle_bytes_per_s=idle_bytes_per_s,
-        basis=f"{_GARAGE_BASIS}. Status exchange and pings not counted",
+        creates_only=False,
+        basis=_GARAGE_BASIS,
     )
 
 
@@ -119,6 +123,7 @@ def _peers(name: str, cost: ObjectCost, idle_bytes_per_s: float | None, basis: s
         small_bytes=0,
         copies=2.0,
         idle_bytes_per_s=idle_bytes_per_s,
+        creates_only=True,
         basis=basis,
     )
 
@@ -131,21 +136,21 @@ _ALL = (
         _uniform("rgw-multisite", 18_000, 9000),
         24_000,
         "measured: RGW multisite 16.2.15, three zones, application bytes without TLS and TCP; an object 16 to 22 KB, a "
-        "deletion 9 to 13 KB, idle 22 to 27 kB/s when quiet and up to 61 after bursts; research/objectstores.md, 1.2",
+        "deletion 9 to 13 KB, idle 22 to 27 kB/s when quiet and up to 61 after bursts",
     ),
     _peers(
         "minio",
         _uniform("minio-site-replication", 3000, 3000),
         None,
         "an estimate, not measured: one signed PUT and a status for each of two other sites; its scanner reads local "
-        "disks only; research/objectstores.md, 1.3 and 1.5",
+        "disks only",
     ),
     _peers(
         "seaweedfs",
         _uniform("seaweedfs-filer-sync", 3000, 1000),
         None,
         "an estimate, not measured: what is sent was read in the source (one event, one chunk and one filer insert for "
-        "each of two peers; research/objectstores.md, 1.4), its size taken as MinIO's, a deletion's as one event's",
+        "each of two peers), its size taken as MinIO's, a deletion's as one event's",
     ),
 )
 
@@ -156,20 +161,19 @@ PROFILES: Mapping[str, StoreProfile] = MappingProxyType({profile.name: profile f
 def forecast_traffic(forecast: Forecast, profile: StoreProfile, *, bucket_objects: float = 0.0) -> Traffic:
     """Compute the bytes between regions that a strategy causes, by the formula in the module's text.
 
-    A LIST reads a page of rows and one more, but not more than the bucket has: at least the strategy's own at midnight.
-    `bucket_objects`: how many others there are, as where several databases share a bucket.
+    A LIST reads a page of rows and one more, but not more than there are: those that it finds, by default all of the
+    strategy's at midnight. `bucket_objects`: how many others there are, as where several databases share a bucket.
     """
     put_bytes = delete_bytes = 0.0
     for flow in forecast.flows:
         cost = profile.cost_of(flow.object_bytes)
         put_bytes += flow.created_count * cost.put_bytes
         delete_bytes += flow.deleted_count * cost.delete_bytes
-    rows = min(KEYS_PER_REQUEST + 1.0, forecast.live_midnight_count + bucket_objects)
-    list_bytes = sum(
-        each.request_count * rows * _row_bytes(profile, each, listed=True)
-        for each in forecast.accesses
-        if each.verb == "list"
-    )
+    list_bytes = 0.0
+    for each in (each for each in forecast.accesses if each.verb == "list"):
+        own_rows = forecast.live_midnight_count if each.row_count is None else each.row_count
+        rows = min(KEYS_PER_REQUEST + 1.0, own_rows + bucket_objects)
+        list_bytes += each.request_count * rows * _row_bytes(profile, each, listed=True)
     read_bytes = sum(
         each.request_count * _row_bytes(profile, each, listed=False)
         for each in forecast.accesses

@@ -1,8 +1,9 @@
 """What a forecast is made from and what it says: a workload in, objects, requests and bytes of 30 days out.
 
-A forecast is arithmetic on a **steady state**: every day is like the one before, and as much expires as is made. Writes
-are taken as evenly spread over the active hours, so that each falls into a window of its own until all windows are
-full. No other order of the same changes makes more windows busy: the counts are upper bounds, for every strategy alike.
+A forecast is arithmetic on a **steady state**: every day is like the one before, and as much expires as is made, unless
+a strategy lets nothing expire. Writes are taken as evenly spread over the active hours, so that each falls into a
+window of its own until all windows are full. No other order of the same changes makes more windows busy: the counts
+are upper bounds, for every strategy alike.
 
 The pages that a transaction writes are taken as drawn at random from the whole database (`distinct_pages`). That fits
 updates of random rows, and is an upper bound where some pages are hot.
@@ -25,6 +26,7 @@ __all__ = [
     "DAYS",
     "DAY_S",
     "KEYS_PER_REQUEST",
+    "NUMBER_MAX",
     "Access",
     "Flow",
     "Forecast",
@@ -33,6 +35,7 @@ __all__ = [
     "count_windows",
     "delete_requests",
     "distinct_pages",
+    "format_days",
     "make_forecast",
     "put_requests",
 ]
@@ -44,6 +47,9 @@ DAY_S = 86_400
 
 KEYS_PER_REQUEST = 1000
 """Keys of one page of a LIST, and of one DeleteObjects (S3)."""
+
+NUMBER_MAX = 1e15
+"""No number of a workload is larger: SQLite's largest database has 281 TB."""
 
 
 class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -76,7 +82,7 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def __post_init__(self) -> None:
         """Refuse what is not possible."""
         numbers = {field: float(getattr(self, field)) for field in self.__struct_fields__}
-        wrong = [field for field, number in numbers.items() if not (math.isfinite(number) and number >= 0)]
+        wrong = [field for field, number in numbers.items() if not 0 <= number <= NUMBER_MAX]
         wrong += ["active_hours"] if self.active_hours > DAY_S / 3600 else []
         wrong += ["page_size"] if self.page_size not in PAGE_SIZES else []
         if wrong:
@@ -107,7 +113,7 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class Flow(msgspec.Struct, frozen=True, kw_only=True):
     """One kind of object, in 30 days: how many are made and deleted, and of what size on average.
 
-    `live_midnight_count`: when the night's work is done; `live_peak_count`: just before.
+    `live_midnight_count`: when the night's work is done; `live_peak_count`: at most, most often just before.
     """
 
     what: str
@@ -121,13 +127,15 @@ class Flow(msgspec.Struct, frozen=True, kw_only=True):
 class Access(msgspec.Struct, frozen=True, kw_only=True):
     """Requests that read, in 30 days. `object_bytes`: of the objects that they are about, on average.
 
-    A LIST is one request for each page of `KEYS_PER_REQUEST` keys. `download_bytes`: of all of them.
+    A LIST is one request for each page of `KEYS_PER_REQUEST` keys. `row_count`: how many of the strategy's objects it
+    finds; None: all that there are. `download_bytes`: of all of them.
     """
 
     what: str
     verb: Literal["get", "head", "list"]
     request_count: float
     object_bytes: float
+    row_count: float | None = None
     download_bytes: float = 0.0
 
 
@@ -144,7 +152,8 @@ class Requests(msgspec.Struct, frozen=True, kw_only=True):
 class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     """What a strategy costs in 30 days of steady state; `restorable` says in words what it buys.
 
-    Counts are expectations, not whole numbers. `live_bytes`: at midnight.
+    Counts are expectations, not whole numbers. `live_bytes`: at midnight; `growth_bytes`: by how much they grow in 30
+    days, where not as much expires as is made.
     """
 
     strategy: str
@@ -154,6 +163,7 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     live_midnight_count: float
     live_peak_count: float
     live_bytes: float
+    growth_bytes: float
     requests: Requests
     upload_bytes: float
     download_bytes: float
@@ -183,6 +193,7 @@ def make_forecast(
         live_midnight_count=sum(flow.live_midnight_count for flow in flows),
         live_peak_count=sum(flow.live_peak_count for flow in flows),
         live_bytes=sum(flow.live_midnight_count * flow.object_bytes for flow in flows),
+        growth_bytes=sum((flow.created_count - flow.deleted_count) * flow.object_bytes for flow in flows),
         requests=Requests(
             put=sum(flow.created_count * put_requests(flow.object_bytes, part_bytes) for flow in flows),
             delete=delete_request_count,
@@ -221,3 +232,8 @@ def put_requests(object_bytes: float, part_bytes: int) -> int:
 def delete_requests(object_count: float, batch_count: float) -> float:
     """Return how many DELETE requests delete so many objects in so many batches."""
     return max(min(object_count, batch_count), object_count / KEYS_PER_REQUEST)
+
+
+def format_days(days: float) -> str:
+    """Return a number of days for people: `1 day`, `30 days`."""
+    return f"{days:g} day{'' if days == 1 else 's'}"

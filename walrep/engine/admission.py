@@ -13,8 +13,7 @@ from typing import TypeVar
 
 import msgspec
 
-from walrep.core.backoff import BackoffPolicy, backoff_delay_s
-from walrep.core.events import Alarm
+from walrep.core.events import Alarm, AlarmKey
 from walrep.core.objects import SegmentHeader, StoreFacts
 from walrep.core.state import LocalState
 from walrep.core.target import format_duration, format_time
@@ -25,7 +24,7 @@ from walrep.engine.lineage import ReplicaClaim, check_store, find_rivals
 from walrep.engine.outage import Outage
 from walrep.engine.parts import EngineParts
 from walrep.engine.settings import DatabaseSettings
-from walrep.errors import ReplicaConflict, WalrepError
+from walrep.errors import ReplicaConflict
 from walrep.store.base import Store
 
 __all__ = ["Admission"]
@@ -33,7 +32,6 @@ __all__ = ["Admission"]
 T = TypeVar("T")
 
 _CLOCKS_APART_MS_MAX = 5 * 60 * 1000
-_AGAIN = BackoffPolicy()
 
 
 class Admission:
@@ -83,40 +81,35 @@ class Admission:
             ReplicaConflict: another writer has taken over, or the replica is not the one that was written.
 
         """
-        failure_count = 0
-        while not self._admitted:
-            try:
-                creates_only = await self._claim.confirm(spool.state)
-                await self._check(spool)
-            except WalrepError as error:
-                if not (error.transient or error.mendable):
-                    raise
-                failure_count += 1
-                delay_s = backoff_delay_s(_AGAIN, failure_count, 1.0)
-                self._outage.failed(error, delay_s)
-                await self._parts.clock.sleep(delay_s)
-            else:
-                if creates_only != spool.state.creates_only:
-                    await self._on_worker(partial(spool.update, creates_only=creates_only))
-                self._tell_facts(spool.state, None)
-                self._admitted = True
+        if not self._admitted:
+            creates_only = await self._outage.wait_out(partial(self._confirm, spool))
+            if creates_only != spool.state.creates_only:
+                await self._on_worker(partial(spool.update, creates_only=creates_only))
+            self._tell_facts(spool.state, None)
+            self._admitted = True
         self._outage.over()
 
     async def look_for_rivals(self, state: LocalState, uploaded: Seq) -> None:
         """Where no PUT meets another writer's object, list now and then what is behind the last look.
 
-        `uploaded` is the segment just stored. Costs nothing on a store with create-only PUT, and none while idle.
+        `uploaded` is the segment just stored. Costs nothing on a store with create-only PUT, and none while idle. While
+        the store fails it is waited for, and nothing more is uploaded.
 
         Raises:
             ReplicaConflict: another writer has taken over.
 
         """
-        now_s = self._parts.clock.monotonic_s()
-        if state.creates_only or now_s - self._looked_s < self._parts.rival_check_s:
+        clock = self._parts.clock
+        if state.creates_only or clock.monotonic_s() - self._looked_s < self._parts.rival_check_s:
             return
         after = max(self._looked_seq, Seq(state.first_seq - 1))
-        self._tell_rivals(await find_rivals(self._store, state, after))
-        self._looked_s, self._looked_seq = now_s, uploaded
+        self._tell_rivals(await self._outage.wait_out(partial(find_rivals, self._store, state, after)))
+        self._looked_s, self._looked_seq = clock.monotonic_s(), uploaded
+
+    async def _confirm(self, spool: Spool) -> bool:
+        creates_only = await self._claim.confirm(spool.state)
+        await self._check(spool)
+        return creates_only
 
     async def _check(self, spool: Spool) -> None:
         state, waiting = await self._on_worker(partial(_sequence, spool))
@@ -166,7 +159,7 @@ class Admission:
                 "started with --take-over decides it",
             )
 
-    def _alarm(self, key: str, message: str, hint: str) -> None:
+    def _alarm(self, key: AlarmKey, message: str, hint: str) -> None:
         self._parts.report(Alarm(database=str(self._settings.path), key=key, message=message, hint=hint))
 
 

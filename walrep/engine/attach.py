@@ -7,7 +7,7 @@ import os
 from functools import partial
 from pathlib import Path
 
-from walrep.core.events import Alarm, Attached, Resumed
+from walrep.core.events import Alarm, AlarmKey, Attached, Resumed
 from walrep.core.resume import ResumeEvidence, ResumeKind, ResumePlan, plan_resume
 from walrep.core.state import CaptureMark, LocalState
 from walrep.disk.spool import Recovered
@@ -148,7 +148,7 @@ class Attacher:
             self._told = str(error)
             self._alarm("waiting", f"waiting: {error}", error.hint)
 
-    def _alarm(self, key: str, message: str, hint: str) -> None:
+    def _alarm(self, key: AlarmKey, message: str, hint: str) -> None:
         self._parts.report(Alarm(database=str(self._settings.path), key=key, message=message, hint=hint))
 
 

@@ -18,7 +18,7 @@ import msgspec
 
 from walrep.clock import Clock
 
-__all__ = ["CaptureThread", "SweepPolicy", "Sweepable"]
+__all__ = ["CaptureThread", "Captures", "SweepPolicy", "Sweepable", "Sweeps"]
 
 T = TypeVar("T")
 
@@ -35,6 +35,71 @@ class Sweepable(Protocol):
     def tick(self) -> bool:
         """Do what there is to do; return whether anything is going on."""
         ...
+
+
+class Captures(Protocol):
+    """Sweeps databases, and runs calls that must not overlap with a sweep."""
+
+    async def run(self, call: Callable[[], T], *, discard: Callable[[T], None] | None = None) -> T:
+        """Run `call` between two sweeps; `discard` gets the result if nobody waits for it any more."""
+        ...
+
+    def add(self, unit: Sweepable, failed: Callable[[Exception], None]) -> None:
+        """Begin to sweep a unit; `failed` is called once if its tick raises. Within `run` only."""
+        ...
+
+    def remove(self, unit: Sweepable) -> None:
+        """Stop sweeping a unit. Within `run` only."""
+        ...
+
+    def close(self) -> None:
+        """End the sweeps."""
+        ...
+
+
+class Sweeps:
+    """The units that are swept, and when to look next; all calls come from one thread."""
+
+    def __init__(self, clock: Clock, policy: SweepPolicy | None = None) -> None:
+        self._clock = clock
+        self._policy = policy or SweepPolicy()
+        self._units: dict[Sweepable, Callable[[Exception], None]] = {}
+        self._active_s = clock.monotonic_s()
+
+    @property
+    def has_units(self) -> bool:
+        """Whether there is anything to sweep."""
+        return bool(self._units)
+
+    def add(self, unit: Sweepable, failed: Callable[[Exception], None]) -> None:
+        """Begin to sweep a unit; `failed` is called once if its tick raises."""
+        self._units[unit] = failed
+        self.note_activity()
+
+    def remove(self, unit: Sweepable) -> None:
+        """Stop sweeping a unit."""
+        self._units.pop(unit, None)
+
+    def note_activity(self) -> None:
+        """Look often again."""
+        self._active_s = self._clock.monotonic_s()
+
+    def sweep(self) -> None:
+        """Let every unit look once."""
+        active = False
+        for unit, failed in list(self._units.items()):
+            try:
+                active = unit.tick() or active
+            except Exception as error:  # noqa: BLE001  one database's failure must not end the others' protection
+                del self._units[unit]
+                failed(error)
+        if active:
+            self.note_activity()
+
+    def wait_s(self) -> float:
+        """Return how long to wait between two sweeps now."""
+        quiet_s = self._clock.monotonic_s() - self._active_s
+        return [wait for least, wait in self._policy.waits if quiet_s >= least][-1]
 
 
 def _discard(discard: Callable[[T], None], future: Future[T]) -> None:
@@ -56,12 +121,10 @@ _SWEEP: tuple[Callable[[], Any], Future[Any]] = (lambda: None, Future())
 class CaptureThread:
     """Owns the thread; `run` executes a call between two sweeps and returns its result."""
 
-    def __init__(self, clock: Clock, policy: SweepPolicy | None = None) -> None:
+    def __init__(self, clock: Clock, sweeps: Sweeps | None = None) -> None:
         self._clock = clock
-        self._policy = policy or SweepPolicy()
+        self._sweeps = Sweeps(clock) if sweeps is None else sweeps
         self._calls: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = queue.SimpleQueue()
-        self._units: dict[Sweepable, Callable[[Exception], None]] = {}
-        self._active_s = clock.monotonic_s()
         self._thread = threading.Thread(target=self._loop, name="walrep-capture", daemon=True)
         self._thread.start()
 
@@ -81,12 +144,11 @@ class CaptureThread:
 
     def add(self, unit: Sweepable, failed: Callable[[Exception], None]) -> None:
         """Begin to sweep a unit; `failed` is called once, on this thread, if its tick raises. On the thread only."""
-        self._units[unit] = failed
-        self._active_s = self._clock.monotonic_s()
+        self._sweeps.add(unit, failed)
 
     def remove(self, unit: Sweepable) -> None:
         """Stop sweeping a unit. On the thread only."""
-        self._units.pop(unit, None)
+        self._sweeps.remove(unit)
 
     def close(self) -> None:
         """End the thread after the calls that were queued before."""
@@ -96,10 +158,10 @@ class CaptureThread:
     def _loop(self) -> None:
         swept_s = self._clock.monotonic_s()
         while True:
-            wait_s = swept_s + self._wait_s() - self._clock.monotonic_s()
+            wait_s = swept_s + self._sweeps.wait_s() - self._clock.monotonic_s()
             try:
                 # Calls do not put a sweep off: one that is due comes first, however many calls are queued.
-                item = self._calls.get(timeout=max(wait_s, 0)) if self._units else self._calls.get()
+                item = self._calls.get(timeout=max(wait_s, 0)) if self._sweeps.has_units else self._calls.get()
             except queue.Empty:
                 item = _SWEEP
             if item is None:
@@ -107,20 +169,5 @@ class CaptureThread:
             if item is not _SWEEP:
                 _answer(*item)
             if item is _SWEEP or wait_s <= 0:
-                self._sweep()
+                self._sweeps.sweep()
                 swept_s = self._clock.monotonic_s()
-
-    def _sweep(self) -> None:
-        active = False
-        for unit, failed in list(self._units.items()):
-            try:
-                active = unit.tick() or active
-            except Exception as error:  # noqa: BLE001  one database's failure must not end the others' protection
-                del self._units[unit]
-                failed(error)
-        if active:
-            self._active_s = self._clock.monotonic_s()
-
-    def _wait_s(self) -> float:
-        quiet_s = self._clock.monotonic_s() - self._active_s
-        return [wait for least, wait in self._policy.waits if quiet_s >= least][-1]

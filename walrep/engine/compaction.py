@@ -10,7 +10,7 @@ import asyncio
 from functools import partial
 from pathlib import Path
 
-from walrep.core.events import Alarm, Packed, Pruned, Removed
+from walrep.core.events import Alarm, AlarmKey, Packed, Pruned, Removed
 from walrep.core.objects import SegmentFooter, SegmentHeader
 from walrep.disk.atomic import map_os_errors, remove_temporaries
 from walrep.disk.room import DiskRoom
@@ -40,7 +40,7 @@ class CompactionLoop:
         self._settings = settings
         self._shipper = shipper
         self._changed = asyncio.Event()
-        self._told: set[str] = set()
+        self._told: set[tuple[AlarmKey, str]] = set()
         self._work = spool.directory.path / "packing"
         self._compactor = Compactor(
             store,
@@ -68,15 +68,16 @@ class CompactionLoop:
                 if not is_loaded:
                     await self._parts.runner.run(partial(_prepare, self._work))
                     await self._compactor.load()
+                    self._shipper.note_store_works()
                     is_loaded = True
                 done = await self._compactor.run(self._shipper.pending_ms())
                 self._tell(done)
-                self._told.discard("compaction")
                 next_ms = None if done.may_not_delete else done.next_ms
                 if self._retention is not None and not done.may_not_delete:
                     await self._prune(self._retention)
                     next_ms = min(next_ms or self._retention.next_ms(), self._retention.next_ms())
                 wait_s = self._seconds_until(next_ms)
+                self._told.discard(("compaction", ""))
             except (StoreError, CorruptObject, SpoolError) as error:
                 self._alarm("compaction", f"packs cannot be made now: {error}", error.hint)
             await wait_for_event(self._changed, wait_s)
@@ -87,7 +88,7 @@ class CompactionLoop:
         except PruneRefused as error:
             self._alarm("prune-refused", str(error), error.hint)
             return
-        self._told.discard("prune-refused")
+        self._told.discard(("prune-refused", ""))
         if outcome.deleted:
             self._compactor.forget(outcome.deleted)
             self._parts.report(
@@ -109,13 +110,16 @@ class CompactionLoop:
 
     def _tell(self, done: Compacted) -> None:
         database = str(self._settings.path)
+        if done.packs or done.deleted:
+            self._shipper.note_store_works()
         for key, size_bytes, reason in done.packs:
             downloaded = done.downloaded_bytes if key == done.packs[-1][0] else 0
             self._parts.report(
                 Packed(database=database, key=key, object_bytes=size_bytes, downloaded_bytes=downloaded, reason=reason)
             )
         for key in done.damaged:
-            self._alarm(f"damaged-pack {key}", f"a pack is damaged: {key}", "`walrep list` says what is restorable")
+            hint = "`walrep list` says what is restorable"
+            self._alarm("damaged-pack", f"a pack is damaged: {key}", hint, about=key)
         if done.deleted:
             self._parts.report(Removed(database=database, objects=len(done.deleted)))
         if done.may_not_delete:
@@ -125,11 +129,11 @@ class CompactionLoop:
         hint = "run `walrep compact` and `walrep prune` with other credentials from time to time, or allow DeleteObject"
         self._alarm("may-not-delete", "the store does not let walrep delete what is not needed any more", hint)
 
-    def _alarm(self, key: str, message: str, hint: str) -> None:
-        if key not in self._told:
-            self._told.add(key)
-            stable = key.partition(" ")[0]
-            self._parts.report(Alarm(database=str(self._settings.path), key=stable, message=message, hint=hint))
+    def _alarm(self, key: AlarmKey, message: str, hint: str, *, about: str = "") -> None:
+        """Report a condition, once for each object that it is about."""
+        if (key, about) not in self._told:
+            self._told.add((key, about))
+            self._parts.report(Alarm(database=str(self._settings.path), key=key, message=message, hint=hint))
 
 
 def _prepare(work: Path) -> None:

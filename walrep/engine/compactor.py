@@ -7,8 +7,9 @@ replaces may go; what was done of a plan is found in the store at the next start
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Collection, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
@@ -16,23 +17,13 @@ from typing import BinaryIO
 import msgspec
 
 from walrep.clock import Clock
-from walrep.core.compaction import (
-    CompactionPlan,
-    CompactionPolicy,
-    Leftover,
-    PackFact,
-    PackPlan,
-    SegmentFact,
-    Stored,
-    plan_compaction,
-    segment_fact,
-    stored_from,
-)
+from walrep.core.compaction import CompactionPlan, CompactionPolicy, PackPlan, plan_compaction
 from walrep.core.names import pack_key
 from walrep.core.objects import PackHeader, SegmentFooter, SegmentHeader, Writer
 from walrep.core.pack import read_pack, read_source
 from walrep.core.packing import BuiltPack, build_pack, pack_header, verify_pack
 from walrep.core.slices import split_parts
+from walrep.core.stored import Leftover, PackFact, SegmentFact, Stored, pack_fact, segment_fact, stored_from
 from walrep.core.units import format_seq, timeline_nonce
 from walrep.disk.atomic import map_os_errors, temporary_path
 from walrep.disk.room import DiskRoom
@@ -120,7 +111,7 @@ class Compactor:
 
     def note_segment(self, key: str, header: SegmentHeader, footer: SegmentFooter, size_bytes: int) -> None:
         """Note a segment that has just been stored."""
-        self._segments[key] = segment_fact(key, size_bytes, header, footer)
+        self._segments[key] = segment_fact(key, header, footer, size_bytes)
 
     def forget(self, keys: Collection[str]) -> None:
         """Note that objects are deleted."""
@@ -130,15 +121,11 @@ class Compactor:
 
     def plan(self, pending_ms: int | None) -> CompactionPlan:
         """Return what is to be done now; `pending_ms` is when the oldest commit was seen that is not stored yet."""
-        # INV-24: a start looks for the newest segment that the store has acknowledged, and for the next number.
-        known: list[SegmentFact | Leftover] = [*self._segments.values(), *self._leftovers.values()]
-        newest = max(known, key=lambda each: each.seq, default=None)
         stored = Stored(
             segments=[*self._segments.values()],
             packs=[*self._packs.values()],
             leftovers=[*self._leftovers.values()],
             pending_ms=pending_ms,
-            kept=frozenset() if newest is None else frozenset((newest.key,)),
         )
         return plan_compaction(stored, now_ms=self._clock.now_ms(), policy=self._policy)
 
@@ -200,8 +187,7 @@ class Compactor:
             found = (await self._store.head(key)).size_bytes
             if found != built.size_bytes:
                 raise StoreError("the store has another size of a pack than was put", detail=f"{key}: {found} bytes")
-            now_ms = self._clock.now_ms()
-            fact = PackFact(key=key, name=built.name, size_bytes=built.size_bytes, stored_ms=now_ms, verified=True)
+            fact = pack_fact(built.footer, built.size_bytes, stored_ms=self._clock.now_ms(), verified=True)
             self._packs[key] = fact
             self._damaged.pop(key, None)
             await self._runner.run(partial(self._keep, path, fact, plan))
@@ -215,25 +201,27 @@ class Compactor:
         for again in (False, True):
             sources = [await self._local(each, anew=again) for each in plan.sources]
             try:
-                return await self._runner.run(partial(self._write_from, plan, sources, path))
+                built = await self._runner.run(partial(self._write_from, plan, sources, path))
             except CorruptObject:
                 if again:
                     raise
-            except FileNotFoundError:
-                # Evicted meanwhile.
-                continue
+            else:
+                if built is not None:
+                    return built
         raise StoreError("the sources of a pack are evicted faster than they are read", detail=str(self._place.cache))
 
-    def _write_from(self, plan: PackPlan, sources: list[Path], path: Path) -> BuiltPack:
-        files: list[BinaryIO] = []
-        try:
-            files = [source.open("rb") for source in sources]
+    def _write_from(self, plan: PackPlan, sources: list[Path], path: Path) -> BuiltPack | None:
+        """Write a pack and read it back; None if a source was evicted meanwhile."""
+        with ExitStack() as opened:
+            files: list[BinaryIO] = []
+            for source in sources:
+                file = _open_copy(source)
+                if file is None:
+                    return None
+                files.append(opened.enter_context(file))
             header = pack_header(_header_of(files[0]), plan.sources[-1].last_seq, self._writer, self._clock.now_ms())
             with map_os_errors(f"write {path}"), path.open("wb") as output:
                 built = build_pack([file.read for file in files], output.write, header)
-        finally:
-            for file in files:
-                file.close()
         with map_os_errors(f"read {path}"), path.open("rb") as written:
             verify_pack(written.read, built)
         return built
@@ -241,7 +229,7 @@ class Compactor:
     async def _local(self, fact: SegmentFact | PackFact, *, anew: bool) -> Path:
         """Return a file with an object, got from the store if it is not there."""
         path = self._place.cache / self._file_name(fact)
-        if anew or not await self._runner.run(path.exists):
+        if anew or not await self._runner.run(partial(_exists, path)):
             partial_path = temporary_path(self._place.work, "get")
             try:
                 for start, length in split_parts(fact.size_bytes):
@@ -261,8 +249,8 @@ class Compactor:
             for start, length in split_parts(pack.size_bytes):
                 data = await self._store.get(pack.key, start=start, length=length)
                 self._downloaded_bytes += len(data)
-                for _ in feed.feed(data, final=start + length == pack.size_bytes):
-                    pass
+                items = feed.feed(data, final=start + length == pack.size_bytes)
+                await self._runner.run(partial(deque, items, maxlen=0))
         except CorruptObject as error:
             self._packs.pop(pack.key, None)
             self._damaged[pack.key] = str(error)
@@ -290,6 +278,18 @@ def _header_of(file: BinaryIO) -> SegmentHeader | PackHeader:
     if not isinstance(header, SegmentHeader | PackHeader):
         raise CorruptObject("a source without a header", offset=0)
     return header
+
+
+def _open_copy(path: Path) -> BinaryIO | None:
+    """Open a local copy of an object; None if it is not there any more."""
+    with map_os_errors(f"read {path}"), suppress(FileNotFoundError):
+        return path.open("rb")
+    return None
+
+
+def _exists(path: Path) -> bool:
+    with map_os_errors(f"read {path}"):
+        return path.exists()
 
 
 def _move(path: Path, to: Path) -> None:

@@ -13,7 +13,6 @@ from contextlib import suppress
 import msgspec
 
 from walrep.clock import Clock
-from walrep.core.compaction import SegmentFact, stored_from
 from walrep.core.holding import Holding
 from walrep.core.inventory import Listed, take_inventory
 from walrep.core.names import PINS_PREFIX, parse_pin_key, parse_pruned_key, pruned_key
@@ -26,6 +25,7 @@ from walrep.core.retention import (
     refuse_clocks_apart,
     refuse_unusual,
 )
+from walrep.core.stored import SegmentFact, stored_from
 from walrep.engine.fetch import ReplicaReader
 from walrep.errors import AccessDenied, ObjectNotFound, PruneRefused
 from walrep.runner import Runner
@@ -120,7 +120,7 @@ class Janitor:
         raise PruneRefused("positions are kept faster than a plan can be made", hint="try again")
 
     async def _announce(self, pruning: Pruning) -> str:
-        """Store the record of what will be gone; it tells the store's time, too."""
+        """Store the record of what will be gone (INV-26); it tells the store's time, too."""
         now_ms = self._clock.now_ms()
         record = next_record(pruning.last, pruning.holding, pruning.plan, now_ms=now_ms, by=self._writer)
         # Of two records the newer one is the greater key: also when a clock was set back in between.

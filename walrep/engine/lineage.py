@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
+from functools import partial
+from typing import TypeVar
 
 import msgspec
 
@@ -31,7 +33,10 @@ from walrep.store.base import Store
 
 __all__ = ["ReplicaClaim", "check_store", "find_rivals", "read_replica_info"]
 
+T = TypeVar("T")
+
 _HEADER_BYTES = 64 << 10
+_LISTS_MAX = 3
 
 
 async def read_replica_info(store: Store) -> ReplicaInfo | None:
@@ -98,7 +103,8 @@ class ReplicaClaim:
     async def adopt(self, directory: StateDirectory) -> tuple[LocalState, StoreFacts]:
         """Return a state without lineage, with which a new timeline can begin behind the newest segment that is there.
 
-        What the state directory holds of another lineage is set aside in it. One LIST of all segments.
+        What the state directory holds of another lineage is set aside in it. The first segment will be a fence, which
+        the writer before meets at its next PUT (INV-19). One LIST of all segments.
 
         Raises:
             ReplicaConflict: there is no replica, or, without `take_over`, its writer was at work a moment ago.
@@ -153,6 +159,8 @@ class ReplicaClaim:
 async def check_store(store: Store, state: LocalState, waiting: list[Seq]) -> list[SegmentHeader]:
     """Compare what the store holds with the lineage; one LIST, from the newest segment known to be durable.
 
+    A segment of another writer that is packed and deleted while it is looked at is found gone by the next LIST.
+
     `waiting` are the segments in the outbox. Return a segment of each writer that was shut out and went on, as a store
     without create-only PUT allows.
 
@@ -160,6 +168,10 @@ async def check_store(store: Store, state: LocalState, waiting: list[Seq]) -> li
         ReplicaConflict: another writer has taken over, or the store has lost what it had acknowledged.
 
     """
+    return await _with_fresh_listing(partial(_check_store, store, state, waiting))
+
+
+async def _check_store(store: Store, state: LocalState, waiting: list[Seq]) -> list[SegmentHeader]:
     durable = Seq(min([*waiting, state.next_seq]) - 1)
     if durable < state.first_seq:
         durable = Seq(0)
@@ -183,7 +195,15 @@ async def find_rivals(store: Store, state: LocalState, after: Seq) -> list[Segme
 
     """
     foreign = [name async for name in _names_after(store, after) if name.nonce != state.segment_nonce()]
-    return await _judge(store, state) if foreign else []
+    return await _with_fresh_listing(partial(_judge, store, state)) if foreign else []
+
+
+async def _with_fresh_listing(look: Callable[[], Awaitable[T]]) -> T:
+    """Look again where an object that was listed is gone: its writer has packed it, and deleted it."""
+    for _attempt in range(1, _LISTS_MAX):
+        with suppress(ObjectNotFound):
+            return await look()
+    return await look()
 
 
 async def _judge(store: Store, state: LocalState) -> list[SegmentHeader]:

@@ -1,12 +1,22 @@
-"""Tell of a store that fails: each class of failure once, and once that it is over."""
+"""A store that fails: told once for each class of failure, waited for where that may help, and told when it is over."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
 from walrep.clock import Clock
+from walrep.core.backoff import BackoffPolicy, backoff_delay_s
 from walrep.core.events import Report, RetryScheduled, StoreBack
-from walrep.errors import WalrepError
+from walrep.errors import StoreUnavailable, WalrepError
 
 __all__ = ["Outage"]
+
+T = TypeVar("T")
+
+_AGAIN = BackoffPolicy()
+_RETRY_AFTER_S_MAX = 300.0
+"""A store is not believed that it will be back later than that."""
 
 
 class Outage:
@@ -18,6 +28,28 @@ class Outage:
         self._report = report
         self._since_s: float | None = None
         self._told: set[type[WalrepError]] = set()
+
+    async def wait_out(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Return what `ask` returns; ask again for as long as it fails in a way that may pass or be mended.
+
+        Raises:
+            WalrepError: what neither passes nor can be mended.
+
+        """
+        failure_count = 0
+        while True:
+            try:
+                answer = await ask()
+            except WalrepError as error:
+                if not (error.transient or error.mendable):
+                    raise
+                failure_count += 1
+                delay_s = _delay_s(error, failure_count)
+                self.failed(error, delay_s)
+                await self._clock.sleep(delay_s)
+            else:
+                self.over()
+                return answer
 
     def failed(self, error: WalrepError, delay_s: float) -> None:
         """Note a failure that is tried again after `delay_s`."""
@@ -39,3 +71,8 @@ class Outage:
         self._report(StoreBack(database=self._database, seconds=round(self._clock.monotonic_s() - self._since_s, 3)))
         self._since_s = None
         self._told.clear()
+
+
+def _delay_s(error: WalrepError, failure_count: int) -> float:
+    asked_s = error.retry_after_s if isinstance(error, StoreUnavailable) else 0.0
+    return max(backoff_delay_s(_AGAIN, failure_count, 1.0), min(asked_s, _RETRY_AFTER_S_MAX))

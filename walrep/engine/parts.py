@@ -14,8 +14,8 @@ from walrep.core.checkpoint import CapturePolicy
 from walrep.core.compaction import CompactionPolicy
 from walrep.core.events import Report
 from walrep.core.objects import Writer
-from walrep.engine.captures import CaptureThread
-from walrep.engine.watcher import DirectoryWatcher
+from walrep.engine.captures import Captures
+from walrep.engine.watcher import Watcher
 from walrep.errors import DatabaseInUse, WalrepError
 from walrep.runner import Runner
 from walrep.store.base import Store
@@ -68,8 +68,8 @@ class EngineParts(msgspec.Struct, frozen=True, kw_only=True):
     clock: Clock
     report: Report
     open_store: StoreOpener
-    captures: CaptureThread
-    watcher: DirectoryWatcher
+    captures: Captures
+    watcher: Watcher
     worker: Executor
     runner: Runner
     capture_policy: CapturePolicy

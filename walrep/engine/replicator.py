@@ -25,7 +25,7 @@ from walrep.engine.settings import DatabaseSettings
 from walrep.engine.shipping import Shipper
 from walrep.engine.spooler import Spooler, SpoolerLimits
 from walrep.engine.timeline import begin_timeline
-from walrep.engine.waiting import wait_for_event
+from walrep.engine.waiting import unless, wait_for_event
 from walrep.errors import (
     CaptureBroken,
     DatabaseReplaced,
@@ -87,7 +87,11 @@ class Replicator:
         try:
             (directory.path / DETACH_REQUEST).unlink(missing_ok=True)
             admission = Admission(self._parts, self._settings, opened.store, outage)
-            spool = await admission.open_spool(directory)
+            # The store may be waited for, and nothing of the database is held yet.
+            spool = await unless(stop, admission.open_spool(directory))
+            if spool is None:
+                _refuse_left_over(directory)
+                return
             try:
                 shipper = Shipper(self._parts, self._settings, opened, spool, admission, outage)
                 compaction = CompactionLoop(self._parts, self._settings, opened.store, spool, shipper)
@@ -346,3 +350,14 @@ class Replicator:
         except TimeoutError:
             return False
         return True
+
+
+def _refuse_left_over(directory: StateDirectory) -> None:
+    """Say, at a stop before the store has answered, that what a run before left may not be durable."""
+    state = directory.load()
+    if state is not None and state.next_seq > 1:
+        raise NotDurable(
+            "stopped before the store had answered",
+            detail=str(directory.path),
+            hint="what was captured before is kept there, and goes out at the next start",
+        )

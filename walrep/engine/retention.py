@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from walrep.clock import Clock
-from walrep.core.compaction import DAY_MS, SegmentFact
+from walrep.core.compaction import DAY_MS
 from walrep.core.holding import Holding
 from walrep.core.retention import RetentionPolicy, is_anything_expired
+from walrep.core.stored import SegmentFact
 from walrep.engine.janitor import Janitor, PruneOutcome
 from walrep.errors import PruneRefused
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol, TypeVar
 
 from walrep.core.events import Flushed, SnapshotWritten
@@ -102,6 +103,11 @@ class Shipper:
             self._drained.clear()
             self._item_added.set()
 
+    def note_store_works(self) -> None:
+        """Note that the store did what somebody else asked of it; an upload that is under way tells for itself."""
+        if not self._items:
+            self._outage.over()
+
     async def drained(self) -> None:
         """Wait until the store has everything that was queued."""
         await self._drained.wait()
@@ -191,7 +197,8 @@ class Shipper:
         try:
             await self._store.put(snapshot_key(name), item.path, if_absent=self._spool.state.creates_only)
         except PreconditionFailed:
-            if (await self._store.head(snapshot_key(name))).size_bytes != item.size_bytes:
+            there = await self._outage.wait_out(partial(self._store.head, snapshot_key(name)))
+            if there.size_bytes != item.size_bytes:
                 raise
         self._parts.report(
             SnapshotWritten(
@@ -212,7 +219,8 @@ class Shipper:
             await self._store.put(key, item.path, if_absent=state.creates_only)
         except PreconditionFailed as error:
             # A lost response looks the same as another writer: only the object tells.
-            there = parse_segment_header(await self._store.get(key, length=_HEADER_BYTES))
+            head = await self._outage.wait_out(partial(self._store.get, key, length=_HEADER_BYTES))
+            there = parse_segment_header(head)
             if there != header:
                 raise conflict_with(there) from error
 

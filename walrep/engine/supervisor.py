@@ -7,7 +7,6 @@ import os
 import secrets
 import socket
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from walrep.clock import Clock
@@ -15,14 +14,12 @@ from walrep.core.backoff import BackoffPolicy, backoff_delay_s
 from walrep.core.checkpoint import CapturePolicy
 from walrep.core.events import Failed, Report, RetryScheduled
 from walrep.core.objects import Writer
-from walrep.engine.captures import CaptureThread
 from walrep.engine.parts import EngineParts, HeldFiles, StoreOpener
 from walrep.engine.replicator import Replicator
 from walrep.engine.settings import DatabaseSettings, ReplicateSettings
 from walrep.engine.waiting import wait_for_event
-from walrep.engine.watcher import DirectoryWatcher
+from walrep.engine.workers import Workers, start_threads
 from walrep.errors import WalrepError
-from walrep.runner import ThreadRunner
 from walrep.sqlite.keeper import check_engine
 
 __all__ = ["Supervisor", "new_writer"]
@@ -41,12 +38,14 @@ class Supervisor:
         clock: Clock,
         report: Report,
         new_writer: Callable[[], Writer],
+        start_workers: Callable[[Clock], Workers] = start_threads,
     ) -> None:
         self._settings = settings
         self._open_store = open_store
         self._clock = clock
         self._report = report
         self._new_writer = new_writer
+        self._start_workers = start_workers
 
     async def run(self, stop: asyncio.Event) -> None:
         """Protect the databases until `stop`.
@@ -58,17 +57,15 @@ class Supervisor:
 
         """
         check_engine()
-        captures, watcher = CaptureThread(self._clock), DirectoryWatcher()
-        runner = ThreadRunner(2, "walrep-io")
-        worker = ThreadPoolExecutor(1, thread_name_prefix="walrep-spool")
+        workers = self._start_workers(self._clock)
         parts = EngineParts(
             clock=self._clock,
             report=self._report,
             open_store=self._open_store,
-            captures=captures,
-            watcher=watcher,
-            worker=worker,
-            runner=runner,
+            captures=workers.captures,
+            watcher=workers.watcher,
+            worker=workers.worker,
+            runner=workers.runner,
             capture_policy=CapturePolicy(),
             held=HeldFiles(),
             mountinfo=_mountinfo(),
@@ -82,10 +79,7 @@ class Supervisor:
                     group.create_task(self._protect(database, parts, stop)) for database in self._settings.databases
                 ]
         finally:
-            captures.close()
-            worker.shutdown(wait=True)
-            runner.close()
-            watcher.close()
+            workers.close()
         failures = [failure for protection in protections if (failure := protection.result()) is not None]
         if failures:
             raise failures[0]

@@ -22,7 +22,7 @@ from walrep.sqlite.capture import Capture
 
 __all__ = ["begin_timeline"]
 
-_FULL_S = 0.02
+_SWEEP_S = 0.02
 
 
 async def begin_timeline(
@@ -72,8 +72,8 @@ async def begin_timeline(
 async def _make(
     parts: EngineParts, capture: Capture, spooler: Spooler, base: BaseCopy, abandoned: asyncio.Event
 ) -> OutboxItem | None:
-    while not await parts.captures.run(base.begin):
-        await parts.clock.sleep(_FULL_S)
+    while not abandoned.is_set() and not await parts.captures.run(base.begin):
+        await parts.clock.sleep(_SWEEP_S)
     while not abandoned.is_set():
         if not await parts.runner.run(base.copy_slice):
             break
@@ -82,6 +82,8 @@ async def _make(
         published = await parts.captures.run(partial(_finish_if_ready, parts, capture, spooler, base))
         if published is not None:
             return await asyncio.wrap_future(published)
+        if base.is_held_up:
+            await parts.clock.sleep(_SWEEP_S)
     return None
 
 

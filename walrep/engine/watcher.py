@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Protocol
 
 from watchdog.events import (
     DirCreatedEvent,
@@ -24,7 +25,7 @@ from watchdog.events import (
 )
 from watchdog.observers import Observer
 
-__all__ = ["DirectoryWatcher"]
+__all__ = ["DirectoryWatcher", "Watcher"]
 
 # It logs an error whenever an observer is stopped while it waits; without a handler that goes to stderr as text.
 logging.getLogger("watchdog").addHandler(logging.NullHandler())
@@ -37,6 +38,18 @@ _EVENTS: list[type[FileSystemEvent]] = [
     DirMovedEvent,
     DirDeletedEvent,
 ]
+
+
+class Watcher(Protocol):
+    """Gives hints that something in a directory came or went."""
+
+    def watch(self, directory: Path, names: frozenset[str], event: asyncio.Event) -> AbstractContextManager[None]:
+        """Set `event`, while the context lasts, when an entry of `directory` with one of these names comes or goes."""
+        ...
+
+    def close(self) -> None:
+        """End all hints."""
+        ...
 
 
 class DirectoryWatcher:

@@ -46,6 +46,8 @@ class BaseCopy:
         self.header = header
         self.hashes = PageHashes()
         self.footer: SnapshotFooter | None = None
+        self.is_held_up = False
+        """Whether the last overlay could write nothing, and only the sweeps of the log can change that."""
         self._reader = reader
         self._room = room
         self._page_size = header.page_size
@@ -95,7 +97,8 @@ class BaseCopy:
         dirty = reader.dirty
         check(dirty is not None, "the copy has begun")
         index, complete = reader.read(reader.clock.now_ms())
-        if dirty is None or not complete or not reader.is_guarded:
+        self.is_held_up = not complete or not reader.is_guarded
+        if dirty is None or self.is_held_up:
             return False
         self._rounds += 1
         page_count = reader.encoder.hashes.page_count or reader.files.page_count(index)

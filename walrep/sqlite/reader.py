@@ -15,6 +15,7 @@ import numpy as np
 from walrep.clock import Clock
 from walrep.core.chunk import chunk_frames
 from walrep.core.encoder import ChunkEncoder, ChunkJob, FrameRun
+from walrep.core.events import AlarmKey
 from walrep.core.pages import PageHashes
 from walrep.core.resume import ResumeEvidence
 from walrep.core.state import CaptureMark
@@ -26,7 +27,7 @@ from walrep.sqlite.walfile import WalFiles
 
 __all__ = ["AlarmCallback", "ChunkSink", "LogReader", "ReadCounts"]
 
-AlarmCallback = Callable[[str, str, str], None]
+AlarmCallback = Callable[[AlarmKey, str, str], None]
 """Called with a stable key, a message and a hint."""
 
 _RUN_BYTES = 2 << 20
@@ -264,12 +265,14 @@ class LogReader:
                 detail=str(self.files.path),
                 hint="a program changed the -wal file behind SQLite's back, or the disk is failing",
             )
+        is_first = not self.counts.unchecked_frames
         self.counts.unchecked_frames += count - valid
-        self._alarm(
-            "unchecked-frames",
-            "the app's SQLite committed frames without checksums; a crash of the app now would lose them",
-            "update the app's SQLite to 3.51.3 or later",
-        )
+        if is_first:
+            self._alarm(
+                "unchecked-frames",
+                "the app's SQLite committed frames without checksums; a crash of the app then loses them",
+                "update the app's SQLite to 3.51.3 or later",
+            )
 
     def _hand_on(self, run: FrameRun) -> None:
         if self.sink is None:

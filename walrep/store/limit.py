@@ -1,26 +1,28 @@
 """A wrapper that bounds what a process asks of its stores at once: requests, and the bytes that they hold in memory.
 
 All stores of a process share one `StoreLimits`, so that many databases that come back from an outage together do not
-take all memory. First come, first served: a large object is not passed over for ever by small ones. What is larger
-than the limit goes through when no other bytes are in flight.
+take all memory. A file counts with what a store has of it in memory at once, not with its size: one large base would
+keep the segments of all other databases waiting. First come, first served: a large request is not passed over for ever
+by small ones, only by those that carry nothing, while it waits for memory. What is larger than the limit goes through
+when no other bytes are in flight.
 
-Stand inside the retries, so that waiting for the next attempt takes up no place. It must not know why a request is
-made.
+Stand inside the retries, so that waiting for the next attempt takes up no place (within a large upload it does, for
+minutes at most). It must not know why a request is made.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
 
-from walrep.disk.atomic import map_os_errors
 from walrep.errors import WalrepError, check
 from walrep.store.base import ObjectInfo, Store
+from walrep.store.source import source_bytes
 
 __all__ = ["LimitedStore", "StoreLimits"]
 
@@ -44,27 +46,13 @@ class StoreLimits:
         self.bytes_max = bytes_max
         self._request_count = 0
         self._bytes = 0
-        self._waiters: deque[_Waiter] = deque()
-
-    @property
-    def requests_in_flight(self) -> int:
-        """How many requests have their turn now."""
-        return self._request_count
-
-    @property
-    def bytes_in_flight(self) -> int:
-        """How many bytes they carry."""
-        return self._bytes
-
-    @property
-    def waiting_count(self) -> int:
-        """How many requests wait for their turn."""
-        return sum(not waiter.turn.done() for waiter in self._waiters)
+        self._waiters: list[_Waiter] = []
 
     @asynccontextmanager
     async def turn(self, size_bytes: int) -> AsyncIterator[None]:
         """Wait for a place for a request that carries so many bytes, and keep it for as long as the context lasts."""
-        if self._waiters or not self._fits(size_bytes):
+        # Where there is a place, whoever waits lacks memory.
+        if not self._fits(size_bytes) or (size_bytes and self._waiters):
             await self._wait(_Waiter(size_bytes, asyncio.get_running_loop().create_future()))
         else:
             self._take(size_bytes)
@@ -102,24 +90,41 @@ class StoreLimits:
         self._wake()
 
     def _wake(self) -> None:
-        while self._waiters and (self._waiters[0].turn.done() or self._fits(self._waiters[0].size_bytes)):
-            waiter = self._waiters.popleft()
-            # One that was cancelled stays in the queue until it is its turn.
-            if not waiter.turn.done():
+        waiting: list[_Waiter] = []
+        is_memory_awaited = False
+        for waiter in self._waiters:
+            # One that was cancelled stays in the queue until somebody wakes.
+            if waiter.turn.done():
+                continue
+            if self._fits(waiter.size_bytes) and not (waiter.size_bytes and is_memory_awaited):
                 self._take(waiter.size_bytes)
                 waiter.turn.set_result(None)
+            else:
+                waiting.append(waiter)
+                is_memory_awaited = is_memory_awaited or waiter.size_bytes > 0
+        self._waiters = waiting
+
+
+def _all_of_it(size_bytes: int) -> int:
+    return size_bytes
 
 
 class LimitedStore:
-    """A store whose calls wait for their turn. A get of unknown length carries no bytes, and a listing none."""
+    """A store whose calls wait for their turn. A get of unknown length carries no bytes, and a listing none.
 
-    def __init__(self, store: Store, limits: StoreLimits) -> None:
+    `held_bytes` tells how much of a file of some size the store has in memory at once while it stores it.
+    """
+
+    def __init__(self, store: Store, limits: StoreLimits, held_bytes: Callable[[int], int] = _all_of_it) -> None:
         self._store = store
         self._limits = limits
+        self._held_bytes = held_bytes
 
     async def put(self, key: str, source: bytes | Path, *, if_absent: bool = False) -> None:
         """Store the bytes, or the content of the file, under `key`."""
-        size_bytes = _file_bytes(source) if isinstance(source, Path) else len(source)
+        size_bytes = source_bytes(source)
+        if isinstance(source, Path):
+            size_bytes = self._held_bytes(size_bytes)
         async with self._limits.turn(size_bytes):
             await self._store.put(key, source, if_absent=if_absent)
 
@@ -172,8 +177,3 @@ async def _read_page(listing: AsyncIterator[ObjectInfo], page: deque[ObjectInfo]
         except StopAsyncIteration:
             return True
     return False
-
-
-def _file_bytes(source: Path) -> int:
-    with map_os_errors(f"read {source}"):
-        return source.stat().st_size

@@ -87,6 +87,10 @@ class LocalStore:
         self._puts_in_flight_count = 0
         self._is_prepared = False
 
+    def held_bytes(self, size_bytes: int) -> int:
+        """Return how much of a file of this size is in memory at once while it is stored."""
+        return min(size_bytes, _SLICE_BYTES)
+
     async def put(self, key: str, source: bytes | Path, *, if_absent: bool = False) -> None:
         """Store the bytes, or the content of the file, under `key`.
 

@@ -1,8 +1,8 @@
 """Count what a store is asked: requests are what stores charge for and what users wonder about.
 
-Two parties fill one `RequestCounter`. `ObservedStore` counts the calls, one request for each, and how long they take:
-wrap the store itself, inside the retries, so that each attempt counts. A store that makes further requests inside a
-call (pages of a listing, parts of an upload) reports those beyond the first. Neither must know why one is made.
+Two parties fill one `RequestCounter`. `ObservedStore` counts the calls, one request for each, and how long uploads
+take: wrap the store itself, inside the retries, so that each attempt counts. A store that makes further requests inside
+a call (pages of a listing, parts of an upload) reports those beyond the first. Neither must know why one is made.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import Literal
 import msgspec
 
 from walrep.clock import Clock, SystemClock
-from walrep.disk.atomic import map_os_errors
 from walrep.errors import ObjectNotFound, PreconditionFailed, StoreError
 from walrep.store.base import ObjectInfo, Store
+from walrep.store.source import source_bytes
 
-__all__ = ["CallTimes", "ObservedStore", "RequestCounter", "RequestCounts", "Verb"]
+__all__ = ["ObservedStore", "RequestCounter", "RequestCounts", "Verb"]
 
 Verb = Literal["put", "get", "head", "list", "delete"]
 
@@ -53,34 +53,17 @@ class RequestCounts(msgspec.Struct, frozen=True, kw_only=True):
     errors: int = 0
 
 
-class CallTimes(msgspec.Struct, frozen=True, kw_only=True):
-    """How many calls the store answered, and how long they took together."""
-
-    count: int = 0
-    total_s: float = 0.0
-
-
 class RequestCounter:
     """What was asked of one store so far."""
 
     def __init__(self) -> None:
         self._counts = dict.fromkeys(RequestCounts.__struct_fields__, 0)
-        self._times: dict[Verb, CallTimes] = dict.fromkeys(_FIELDS, CallTimes())
         self._put_seconds: deque[float] = deque(maxlen=_PUTS_REMEMBERED_COUNT)
 
     @property
     def counts(self) -> RequestCounts:
         """What was counted so far."""
         return RequestCounts(**self._counts)
-
-    @property
-    def times(self) -> dict[Verb, CallTimes]:
-        """How long calls took by verb, from the first request to the last; of a listing only the waits for it.
-
-        Answers that an object does not exist, or exists already, count like successes; neither failures do, nor
-        listings that nobody reads to their end.
-        """
-        return dict(self._times)
 
     def upload_p95_s(self) -> float:
         """Return how long all but the slowest 5 % of the last 256 successful puts took at most; 0 before the first."""
@@ -92,13 +75,8 @@ class RequestCounter:
         """Count a request: the one that every call makes, or one that a store makes beyond it."""
         self._counts[_FIELDS[verb]] += 1
 
-    def answered(self, verb: Verb, seconds: float) -> None:
-        """Count a call that the store answered."""
-        before = self._times[verb]
-        self._times[verb] = CallTimes(count=before.count + 1, total_s=before.total_s + seconds)
-
     def failed(self) -> None:
-        """Count a call that failed."""
+        """Count a call that failed, or a request within one that was made again."""
         self._counts["errors"] += 1
 
     def uploaded(self, size_bytes: int, seconds: float) -> None:
@@ -134,7 +112,7 @@ class ObservedStore:
 
     async def put(self, key: str, source: bytes | Path, *, if_absent: bool = False) -> None:
         """Store the bytes, or the content of the file, under `key`."""
-        size_bytes = _file_bytes(source) if isinstance(source, Path) else len(source)
+        size_bytes = source_bytes(source)
         began_s = self._clock.monotonic_s()
         with self._counting("put"):
             await self._store.put(key, source, if_absent=if_absent)
@@ -155,17 +133,12 @@ class ObservedStore:
     async def list(self, prefix: str, *, start_after: str = "", limit: int | None = None) -> AsyncIterator[ObjectInfo]:
         """Yield the objects whose keys begin with `prefix` and sort after `start_after`."""
         self.counter.request("list")
-        waited_s = 0.0
-        began_s = self._clock.monotonic_s()
         try:
             async for info in self._store.list(prefix, start_after=start_after, limit=limit):
-                waited_s += self._clock.monotonic_s() - began_s
                 yield info
-                began_s = self._clock.monotonic_s()
         except StoreError:
             self.counter.failed()
             raise
-        self.counter.answered("list", waited_s + self._clock.monotonic_s() - began_s)
 
     async def delete(self, keys: Sequence[str]) -> None:
         """Delete the objects."""
@@ -183,18 +156,10 @@ class ObservedStore:
     @contextmanager
     def _counting(self, verb: Verb) -> Iterator[None]:
         self.counter.request(verb)
-        began_s = self._clock.monotonic_s()
         try:
             yield
         except (ObjectNotFound, PreconditionFailed):
-            self.counter.answered(verb, self._clock.monotonic_s() - began_s)
             raise
         except StoreError:
             self.counter.failed()
             raise
-        self.counter.answered(verb, self._clock.monotonic_s() - began_s)
-
-
-def _file_bytes(source: Path) -> int:
-    with map_os_errors(f"read {source}"):
-        return source.stat().st_size

@@ -4,6 +4,8 @@ A store that says when to come back (`retry_after_s`) is not asked before. A `pu
 lost may have created the object. Trying it again then meets that object and raises `PreconditionFailed`, which passes
 through: only the caller can tell its own object from another writer's, by reading it. It must not know why a request
 is made.
+
+`Retries` is the same for one call, for a store that can try a part of an upload again.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from walrep.core.backoff import BackoffPolicy, backoff_delay_s
 from walrep.errors import StoreUnavailable, WalrepError
 from walrep.store.base import ObjectInfo, Store
 
-__all__ = ["RetryPolicy", "RetryingStore"]
+__all__ = ["Retries", "RetryPolicy", "RetryingStore"]
 
 T = TypeVar("T")
 
@@ -28,23 +30,60 @@ T = TypeVar("T")
 class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How long to wait between attempts, and until when after the first one an attempt may begin (None: for ever).
 
-    With `mend_delay_s`, a `put` also waits for what somebody has to put right, such as an access key: about so long
-    between attempts. A store is not believed that it will be back in more than `retry_after_s_max`.
+    A `put` has a deadline of its own, and so has a request of an upload in parts: thrice the longest silence of a
+    connection. With `mend_delay_s`, a `put` also waits for what somebody has to put right, such as an access key: about
+    so long between attempts. A store is not believed that it will be back in more than `retry_after_s_max`.
     """
 
     backoff: BackoffPolicy = BackoffPolicy()
     deadline_s: float | None = 60.0
     put_deadline_s: float | None = None
+    part_deadline_s: float = 180.0
     mend_delay_s: float | None = None
     retry_after_s_max: float = 300.0
 
 
-class RetryingStore:
-    """A store that hides what passes by itself.
+class Retries:
+    """Tries calls again.
 
     `notify` is told of every failure that is tried again, with the delay before that; the error that ends a call is
     raised and not told.
     """
+
+    def __init__(
+        self, clock: Clock, policy: RetryPolicy, random: Random, notify: Callable[[WalrepError, float], None]
+    ) -> None:
+        self.policy = policy
+        self._clock = clock
+        self._random = random
+        self._notify = notify
+
+    async def call(
+        self, call: Callable[[], Awaitable[T]], *, deadline_s: float | None, mend_delay_s: float | None = None
+    ) -> T:
+        """Return what `call` returns; no attempt begins later than `deadline_s` after now."""
+        attempts = self.begin(deadline_s, mend_delay_s)
+        while True:
+            try:
+                return await call()
+            except WalrepError as error:
+                await self.wait(error, attempts)
+
+    def begin(self, deadline_s: float | None, mend_delay_s: float | None = None) -> _Attempts:
+        """Return the attempts of one call, the first of which begins now."""
+        return _Attempts(self._clock, self.policy, deadline_s, mend_delay_s)
+
+    async def wait(self, error: WalrepError, attempts: _Attempts) -> None:
+        """Wait until the next attempt; raise the error if there is to be none."""
+        delay_s = attempts.next_delay_s(error, self._random.random())
+        if delay_s is None:
+            raise error
+        self._notify(error, delay_s)
+        await self._clock.sleep(delay_s)
+
+
+class RetryingStore:
+    """A store that hides what passes by itself; `notify` as for `Retries`."""
 
     def __init__(
         self,
@@ -55,10 +94,8 @@ class RetryingStore:
         notify: Callable[[WalrepError, float], None],
     ) -> None:
         self._store = store
-        self._clock = clock
         self._policy = policy
-        self._random = random
-        self._notify = notify
+        self._retries = Retries(clock, policy, random, notify)
 
     async def put(self, key: str, source: bytes | Path, *, if_absent: bool = False) -> None:
         """Store the bytes, or the content of the file, under `key`.
@@ -67,58 +104,50 @@ class RetryingStore:
             PreconditionFailed: the key exists; with `if_absent`, perhaps from an attempt of this very call.
 
         """
-        attempts = _Attempts(self._clock, self._policy, self._policy.put_deadline_s, self._policy.mend_delay_s)
-        await self._call(lambda: self._store.put(key, source, if_absent=if_absent), attempts)
+        await self._retries.call(
+            lambda: self._store.put(key, source, if_absent=if_absent),
+            deadline_s=self._policy.put_deadline_s,
+            mend_delay_s=self._policy.mend_delay_s,
+        )
 
     async def get(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
         """Return the object, or `length` bytes of it from `start`."""
-        return await self._call(lambda: self._store.get(key, start=start, length=length), self._attempts())
+        return await self._call(lambda: self._store.get(key, start=start, length=length))
 
     async def head(self, key: str) -> ObjectInfo:
         """Return what the store knows of the object."""
-        return await self._call(lambda: self._store.head(key), self._attempts())
+        return await self._call(lambda: self._store.head(key))
 
     async def list(self, prefix: str, *, start_after: str = "", limit: int | None = None) -> AsyncIterator[ObjectInfo]:
-        """Yield the objects whose keys begin with `prefix` and sort after `start_after`.
+        """Yield the objects whose keys begin with `prefix` and sort after `start_after`, at most `limit`.
 
         A listing that breaks off goes on after the last key that was yielded, with a new deadline.
         """
-        attempts = self._attempts()
-        while True:
+        attempts = self._retries.begin(self._policy.deadline_s)
+        left_count = limit
+        while left_count != 0:
             try:
-                async for info in self._store.list(prefix, start_after=start_after, limit=limit):
+                async for info in self._store.list(prefix, start_after=start_after, limit=left_count):
                     yield info
                     start_after = info.key
-                    attempts = self._attempts()
+                    left_count = None if left_count is None else left_count - 1
+                    attempts = self._retries.begin(self._policy.deadline_s)
             except WalrepError as error:
-                await self._wait(error, attempts)
+                if left_count != 0:
+                    await self._retries.wait(error, attempts)
             else:
                 return
 
     async def delete(self, keys: Sequence[str]) -> None:
         """Delete the objects."""
-        await self._call(lambda: self._store.delete(keys), self._attempts())
+        await self._call(lambda: self._store.delete(keys))
 
     async def aclose(self) -> None:
         """Close the store."""
         await self._store.aclose()
 
-    def _attempts(self) -> _Attempts:
-        return _Attempts(self._clock, self._policy, self._policy.deadline_s, mend_delay_s=None)
-
-    async def _call(self, call: Callable[[], Awaitable[T]], attempts: _Attempts) -> T:
-        while True:
-            try:
-                return await call()
-            except WalrepError as error:
-                await self._wait(error, attempts)
-
-    async def _wait(self, error: WalrepError, attempts: _Attempts) -> None:
-        delay_s = attempts.next_delay_s(error, self._random.random())
-        if delay_s is None:
-            raise error
-        self._notify(error, delay_s)
-        await self._clock.sleep(delay_s)
+    async def _call(self, call: Callable[[], Awaitable[T]]) -> T:
+        return await self._retries.call(call, deadline_s=self._policy.deadline_s)
 
 
 class _Attempts:

@@ -19,14 +19,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from walrep.clock import Clock, SystemClock
-from walrep.errors import NotSupported, ObjectNotFound, StoreError, check
+from walrep.errors import NotSupported, ObjectNotFound, StoreError, StoreUnavailable, check
 from walrep.runner import Runner
 from walrep.store.base import ObjectInfo
 from walrep.store.keys import check_key, check_prefix, check_range, key_problem
 from walrep.store.observe import RequestCounter
+from walrep.store.retry import Retries
 from walrep.store.s3_client import S3Api, S3Client, S3Clients
-from walrep.store.s3_errors import error_of_code, http_status
+from walrep.store.s3_errors import check_no_page, error_of_code, field_of, http_status
 from walrep.store.s3_requests import S3Exchange, S3Place, do_each, seconds_for
 from walrep.store.s3_upload import S3Uploads, UploadSizes
 from walrep.store.s3_url import S3Url
@@ -38,15 +38,15 @@ KEYS_PER_REQUEST = 1000
 
 _DELETES_IN_FLIGHT_MAX = 8
 _READ_BYTES = 1 << 20
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(?:\d+|\*)")
-_SYSTEM_CLOCK = SystemClock()
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 _SIZES = UploadSizes()
 
 
 class S3Store:
     """The objects below one prefix of a bucket. Its clients are shared, and closed by their owner.
 
-    `counter` hears of the requests beyond the first one of a call; whoever calls counts that.
+    `counter` hears of the requests beyond the first one of a call; whoever calls counts that. `retries` try a request
+    of an upload in parts again; without them, its failure is that of the upload.
     """
 
     def __init__(
@@ -54,13 +54,17 @@ class S3Store:
         url: S3Url,
         clients: S3Clients,
         runner: Runner,
-        clock: Clock = _SYSTEM_CLOCK,
         counter: RequestCounter | None = None,
+        retries: Retries | None = None,
         sizes: UploadSizes = _SIZES,
     ) -> None:
-        self._place = S3Place(url, clients, clock, counter or RequestCounter())
-        self._uploads = S3Uploads(url, self._place, runner, sizes)
+        self._place = S3Place(url, clients, counter or RequestCounter())
+        self._uploads = S3Uploads(url, self._place, runner, retries, sizes)
         self._is_closed = False
+
+    def held_bytes(self, size_bytes: int) -> int:
+        """Return how much of a file of this size is in memory at once while it is stored, at most."""
+        return self._uploads.held_bytes(size_bytes)
 
     async def put(self, key: str, source: bytes | Path, *, if_absent: bool = False) -> None:
         """Store the bytes, or the content of the file, under `key`.
@@ -107,7 +111,9 @@ class S3Store:
         answer = await S3Exchange(self._place).send(
             "head", key, lambda api: api.head_object(Bucket=self._place.bucket, Key=self._place.root + key)
         )
-        return ObjectInfo(key=key, size_bytes=answer["ContentLength"], modified_ms=_modified_ms(answer["LastModified"]))
+        named = self._place.named("head", key)
+        size_bytes, modified = field_of(answer, "ContentLength", named), field_of(answer, "LastModified", named)
+        return ObjectInfo(key=key, size_bytes=size_bytes, modified_ms=_modified_ms(modified))
 
     async def list(self, prefix: str, *, start_after: str = "", limit: int | None = None) -> AsyncIterator[ObjectInfo]:
         """Yield the objects whose keys begin with `prefix` and sort after `start_after`, in the order of their bytes.
@@ -131,6 +137,8 @@ class S3Store:
             last = ""
         while left_count is None or left_count > 0:
             answer = await exchange.send("list", prefix, self._listing(prefix, last, token, left_count))
+            # A page that is no listing would read like one of an empty bucket.
+            is_truncated = field_of(answer, "IsTruncated", self._place.named("list", prefix))
             keys = [content["Key"] for content in answer.get("Contents", ())]
             self._check_order(prefix, last, keys)
             for content in answer.get("Contents", ()):
@@ -142,7 +150,7 @@ class S3Store:
                 yield ObjectInfo(key=key, size_bytes=content["Size"], modified_ms=_modified_ms(content["LastModified"]))
                 left_count = None if left_count is None else left_count - 1
             token = answer.get("NextContinuationToken")
-            if not answer.get("IsTruncated") or not (keys or token):
+            if not is_truncated or not (keys or token):
                 return
             last = keys[-1] if keys else last
 
@@ -191,26 +199,44 @@ class S3Store:
             if http_status(error) == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
                 return b""
             raise
-        begin = self._begin_of(answer, key, start)
+        # Any page of a proxy has a body; this one is an object.
+        field_of(answer, "ETag", self._place.named("get", key))
+        begin, size_bytes = self._part_of(answer, key, start)
         body = answer["Body"]
         async with body, asyncio.timeout(seconds_for(answer.get("ContentLength", 0))):
-            return await _read_slice(body, start - begin, None if end is None else end - begin)
+            data = await _read_slice(body, start - begin, None if end is None else end - begin)
+        self._check_whole(key, data, start, _end_of(end, size_bytes))
+        return data
 
-    def _begin_of(self, answer: Mapping[str, Any], key: str, start: int) -> int:
-        """Return where in the object the body begins: at the range that was asked for, or at 0 if that was ignored.
+    def _part_of(self, answer: Mapping[str, Any], key: str, start: int) -> tuple[int, int | None]:
+        """Return where in the object the body begins, and the object's size where the store tells it.
 
-        The header says it better than the status: rclone sends ranges with a 200.
+        The body begins at the range that was asked for, or at 0 if that was ignored. The header says it better than
+        the status: rclone sends ranges with a 200.
         """
         match = _CONTENT_RANGE.fullmatch(answer.get("ContentRange", ""))
         if match is None:
-            return start if answer["ResponseMetadata"]["HTTPStatusCode"] == HTTPStatus.PARTIAL_CONTENT else 0
+            if answer["ResponseMetadata"]["HTTPStatusCode"] == HTTPStatus.PARTIAL_CONTENT:
+                return start, None
+            return 0, answer.get("ContentLength")
         begin = int(match[1])
         if begin > start:
             raise StoreError(
                 "the store sent another range than it was asked for",
                 detail=f"{self._place.named('get', key)}: {match[0]} instead of {start}",
             )
-        return begin
+        return begin, None if match[2] == "*" else int(match[2])
+
+    def _check_whole(self, key: str, data: bytes, start: int, end: int | None) -> None:
+        """Refuse what is not all up to `end`: a store or a cache may announce less than was asked for, and send that.
+
+        Where neither the question nor the answer has an end, the length of the body is all that is known.
+        """
+        if end is not None and len(data) != max(0, end - start):
+            raise StoreUnavailable(
+                "the store sent another length than it was asked for",
+                detail=f"{self._place.named('get', key)}: {len(data)} bytes from {start} instead of {end - start}",
+            )
 
     def _listing(
         self, prefix: str, last: str, token: str | None, left_count: int | None
@@ -240,6 +266,7 @@ class S3Store:
             keys[0],
             lambda api: api.delete_objects(Bucket=self._place.bucket, Delete={"Objects": objects, "Quiet": True}),
         )
+        check_no_page(answer, self._place.named("delete", keys[0]))
         for refused in answer.get("Errors", ()):
             key = str(refused.get("Key", "")).removeprefix(self._place.root)
             named = self._place.named("delete", key)
@@ -249,11 +276,12 @@ class S3Store:
 
     async def _delete_one(self, exchange: S3Exchange, key: str) -> None:
         with suppress(ObjectNotFound):
-            await exchange.send(
+            answer = await exchange.send(
                 "delete",
                 key,
                 lambda api: api.delete_object(Bucket=self._place.bucket, Key=self._place.root + key),
             )
+            check_no_page(answer, self._place.named("delete", key))
 
 
 async def _read_slice(body: Any, start: int, end: int | None) -> bytes:  # noqa: ANN401 - aiobotocore has no types
@@ -268,6 +296,12 @@ async def _read_slice(body: Any, start: int, end: int | None) -> bytes:  # noqa:
         kept.append(chunk[max(0, start - position) : None if end is None else end - position])
         position += len(chunk)
     return kept[0] if len(kept) == 1 else b"".join(kept)
+
+
+def _end_of(end: int | None, size_bytes: int | None) -> int | None:
+    """Return where a range ends that was asked for up to `end`, in an object of this size; None: not known."""
+    ends = [each for each in (end, size_bytes) if each is not None]
+    return min(ends, default=None)
 
 
 def _modified_ms(modified: datetime) -> int:

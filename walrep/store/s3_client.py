@@ -11,22 +11,26 @@ import asyncio
 import base64
 import hashlib
 import ssl
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import AsyncExitStack, contextmanager
 from functools import cache, partial
 from typing import Any, Protocol
 
 import walrep
 from walrep.clock import Clock, SystemClock
-from walrep.errors import UsageError, check
+from walrep.errors import StoreUnavailable, UsageError, check
+from walrep.store.s3_credentials import start_program
 from walrep.store.s3_errors import S3Call, mapped
 from walrep.store.s3_settings import S3Settings, resolve_settings
 from walrep.store.s3_url import S3Access, S3Url
 
-__all__ = ["CONNECTIONS_MAX", "S3Api", "S3Client", "S3Clients"]
+__all__ = ["CONNECTIONS_MAX", "OPEN_S", "S3Api", "S3Client", "S3Clients"]
 
 CONNECTIONS_MAX = 16
 """How many connections a client has open at most; further requests wait for one."""
+
+OPEN_S = 60.0
+"""How long it may take to make a client: a program or a service may be asked for the credentials."""
 
 _CONNECT_TIMEOUT_S = 5
 _READ_TIMEOUT_S = 60
@@ -78,14 +82,19 @@ class S3Clients:
     """The clients of a process, one for each distinct settings. They belong to the event loop that first used them."""
 
     def __init__(
-        self, environment: Mapping[str, str], defaults: S3Access | None = None, clock: Clock = _SYSTEM_CLOCK
+        self,
+        environment: Mapping[str, str],
+        defaults: S3Access | None = None,
+        clock: Clock = _SYSTEM_CLOCK,
+        open_s: float = OPEN_S,
     ) -> None:
         self._environment = environment
         self._defaults = defaults
-        self._clock = clock
+        self._open_s = open_s
+        self.clock = clock
         self._clients: dict[S3Settings, S3Client] = {}
         self._retired: list[S3Client] = []
-        self._lock = asyncio.Lock()
+        self._opening: dict[S3Settings, asyncio.Lock] = {}
         self._is_closed = False
 
     def resolve(self, url: S3Url) -> S3Settings:
@@ -103,16 +112,17 @@ class S3Clients:
         Raises:
             UsageError: the files of the AWS tools, or the certificates, cannot be used.
             AccessDenied: there are no credentials.
+            StoreUnavailable: it takes too long to find them.
 
         """
-        async with self._lock:
-            check(not self._is_closed, "an S3 client is asked for after all were closed")
-            client = self._clients.get(settings)
-            if client is None:
-                call = S3Call("open", "", "", settings.shown_endpoint)
-                with mapped(call, self._clock):
-                    client = self._clients[settings] = await self._open(settings)
-            return client
+        check(not self._is_closed, "an S3 client is asked for after all were closed")
+        client = self._clients.get(settings)
+        if client is None:
+            # Each settings for themselves: one that hangs does not hold up the others.
+            async with self._opening.setdefault(settings, asyncio.Lock()):
+                client = self._clients.get(settings) or await self._open_in_time(settings)
+                self._clients[settings] = client
+        return client
 
     async def retire(self, client: S3Client) -> None:
         """Have another client made in its place when next one is asked for.
@@ -120,39 +130,47 @@ class S3Clients:
         A client reads the files of the AWS tools once. When the store does not accept what it found, somebody will
         put it right there, and walrep has not to be started anew for that. Requests in flight are not disturbed.
         """
-        async with self._lock:
-            if self._clients.get(client.settings) is client and not client.settings.access.access_key_id:
-                self._retired.append(self._clients.pop(client.settings))
-            await self._close_retired()
-
-    async def aclose(self) -> None:
-        """Close all clients; nobody uses one any more."""
-        async with self._lock:
-            self._is_closed = True
-            for client in (*self._clients.values(), *self._retired):
-                await client.close()
-            self._clients.clear()
-            self._retired.clear()
-
-    async def _close_retired(self) -> None:
+        if self._clients.get(client.settings) is client and not client.settings.access.access_key_id:
+            self._retired.append(self._clients.pop(client.settings))
         idle = [client for client in self._retired if not client.in_flight_count]
         self._retired = [client for client in self._retired if client.in_flight_count]
-        for client in idle:
-            await client.close()
+        await _close_all(idle)
+
+    async def aclose(self) -> None:
+        """Close all clients, also when one of them fails to; nobody uses one any more."""
+        self._is_closed = True
+        clients = (*self._clients.values(), *self._retired)
+        self._clients.clear()
+        self._retired.clear()
+        await _close_all(clients)
+
+    async def _open_in_time(self, settings: S3Settings) -> S3Client:
+        with mapped(S3Call("open", "", "", settings.shown_endpoint), self.clock):
+            try:
+                async with asyncio.timeout(self._open_s):
+                    return await self._open(settings)
+            except TimeoutError as error:
+                raise StoreUnavailable(
+                    "the credentials for the store were not found in time",
+                    detail=f"profile {settings.access.profile or 'default'}, for {settings.shown_endpoint}",
+                    hint="look at credential_process and the sign-on in ~/.aws/config",
+                ) from error
 
     async def _open(self, settings: S3Settings) -> S3Client:
         import aioboto3  # noqa: PLC0415 - see the text of this module
 
         access = settings.access
         _check_certificates(access.ca_file)
+        found = _botocore_session()
         session = aioboto3.Session(
             aws_access_key_id=access.access_key_id or None,
             aws_secret_access_key=access.secret_access_key or None,
             aws_session_token=access.session_token or None,
             profile_name=access.profile or None,
             region_name=access.region or None,
-            botocore_session=_botocore_session(),
+            botocore_session=found,
         )
+        _replace_process_provider(found)
         opening = session.client(
             "s3", endpoint_url=access.endpoint or None, verify=access.ca_file or None, config=_config(settings)
         )
@@ -161,6 +179,13 @@ class S3Clients:
         api.meta.events.register("before-call.s3", _do_not_wait_with_little)
         api.meta.events.register("before-sign.s3.DeleteObjects", _add_content_md5)
         return S3Client(api, settings, partial(opening.__aexit__, None, None, None))
+
+
+async def _close_all(clients: Iterable[S3Client]) -> None:
+    """Close each of them; what fails is raised when all are closed."""
+    async with AsyncExitStack() as stack:
+        for client in clients:
+            stack.push_async_callback(client.close)
 
 
 def _config(settings: S3Settings) -> object:
@@ -189,12 +214,13 @@ def _config(settings: S3Settings) -> object:
 
 @cache
 def _session_class() -> type:
-    """Return aiobotocore's session of HTTP with two things put right, for which it has no settings.
+    """Return aiobotocore's session of HTTP with three things put right, for which it has no settings.
 
     aiohttp sends everything again whose method is idempotent, PUT among them, when a connection ends before there was
     an answer: unseen, and to the wrong effect for one that is create-only. And botocore turns the check of host names
     off because urllib3 has its own, which aiohttp has not: any host with any certificate could pose as the store
-    (aiobotocore 2.25.1).
+    (aiobotocore 2.25.1). And aiohttp follows redirects: a PUT that ends on the login page of a proxy, with a 200, would
+    count as stored.
     """
     from aiobotocore.httpsession import AIOHTTPSession  # noqa: PLC0415 - see the text of this module
 
@@ -202,7 +228,7 @@ def _session_class() -> type:
         async def _get_session(self, proxy_url: str | None) -> object:
             session = await super()._get_session(proxy_url)
             session._retry_connection = False  # noqa: SLF001 - see above
-            return session
+            return _Unredirected(session)
 
         def _get_ssl_context(self) -> ssl.SSLContext:
             context: ssl.SSLContext = super()._get_ssl_context()
@@ -212,12 +238,38 @@ def _session_class() -> type:
     return CarefulSession
 
 
+class _Unredirected:
+    """A session of aiohttp that hands on a redirect as the answer that it is."""
+
+    def __init__(self, session: Any) -> None:  # noqa: ANN401 - aiohttp is not imported here
+        self._session = session
+
+    def request(self, method: str, **parameters: object) -> object:
+        """Send a request."""
+        return self._session.request(method, **parameters, allow_redirects=False)
+
+
 def _botocore_session() -> object:
     from aiobotocore.session import get_session  # noqa: PLC0415 - see the text of this module
 
     session = get_session()
     session.register_component("data_loader", _loader())
     return session
+
+
+def _replace_process_provider(session: Any) -> None:  # noqa: ANN401 - aiobotocore has no types
+    """Have a session whose profile is set start a program for credentials so that it ends."""
+    from aiobotocore.credentials import AioProcessProvider  # noqa: PLC0415 - see the text of this module
+
+    resolver, name = session.get_component("credential_provider"), AioProcessProvider.METHOD
+    provider = AioProcessProvider(
+        profile_name=session.get_config_variable("profile") or "default",
+        load_config=lambda: session.full_config,
+        popen=start_program,
+    )
+    # Of two with the same name the first is removed.
+    resolver.insert_after(name, provider)
+    resolver.remove(name)
 
 
 @cache

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
+from textwrap import shorten
 from typing import Any
 
 import msgspec
@@ -32,7 +33,17 @@ from walrep.errors import (
     WalrepError,
 )
 
-__all__ = ["S3Call", "class_row", "concerns_credentials", "error_of_code", "http_status", "map_s3_error", "mapped"]
+__all__ = [
+    "S3Call",
+    "check_no_page",
+    "class_row",
+    "concerns_credentials",
+    "error_of_code",
+    "field_of",
+    "http_status",
+    "map_s3_error",
+    "mapped",
+]
 
 
 class S3Call(msgspec.Struct, frozen=True):
@@ -55,11 +66,14 @@ class _Row(msgspec.Struct, frozen=True):
     hint: str = ""
 
 
+_SAID_CHARACTERS_MAX = 500
+
 _DENIED_HINT = "let the access key get, put, list and delete objects below this prefix of the bucket"
 _KEYS_HINT = "say access-key-id and secret-access-key or profile, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 _REGION_HINT = "say the region and the endpoint of the bucket: region=..., endpoint=..."
 
 _OBJECT_MISSING = _Row(ObjectNotFound, "no such object")
+_UPLOAD_GONE = _Row(ObjectNotFound, "no such upload")
 _EXISTS = _Row(PreconditionFailed, "the object exists already")
 _BUCKET_MISSING = _Row(StoreMissing, "the bucket does not exist", "create it, or correct the name and the endpoint")
 _BUSY = _Row(StoreUnavailable, "the store asks to be tried again later")
@@ -75,6 +89,9 @@ _CLOCK = _Row(
     AccessDenied, "the clocks of this machine and the store differ too much", "set this machine's clock; use NTP"
 )
 _ELSEWHERE = _Row(StoreError, "the bucket is in another region, or behind another endpoint", _REGION_HINT)
+_NOT_S3_HINT = "is there a proxy or a portal in between, or is the endpoint another service?"
+_NOT_S3 = _Row(StoreUnavailable, "what answered is not an S3 store", _NOT_S3_HINT)
+_REDIRECTED = _Row(StoreUnavailable, "what answered sends elsewhere, as no S3 store does", _NOT_S3_HINT)
 
 _NO_ANSWER = _Row(StoreUnavailable, "the store did not answer", "check the endpoint and the network")
 _TIMEOUT = _Row(StoreUnavailable, "the store did not answer in time")
@@ -122,6 +139,8 @@ _CLASSES: dict[str, Mapping[_Row, str]] = {
         _UNKNOWN: "BotoCoreError",
     },
     "botocore.discovery": {_ENDPOINT: "EndpointDiscoveryException"},
+    # Not an error of botocore's tree: a body that is no XML.
+    "botocore.parsers": {_NOT_S3: "ResponseParserError"},
     "aiohttp.client_exceptions": {
         _NO_ANSWER: "ClientConnectionError ClientResponseError",
         _TIMEOUT: "ServerTimeoutError",
@@ -149,8 +168,8 @@ _CODES: Mapping[_Row, str] = {
     _BUSY: "SlowDown SlowDownRead SlowDownWrite ServiceUnavailable InternalError InternalFailure RequestTimeout Busy"
     " RequestTimeoutException Throttling ThrottlingException RequestLimitExceeded TooManyRequests ServerBusy"
     " ConditionalRequestConflict OperationAborted RequestThrottled BandwidthLimitExceeded",
-    # The upload was aborted or expired in between; one that begins anew passes.
-    _BROKEN_OFF: "IncompleteBody NoSuchUpload",
+    _BROKEN_OFF: "IncompleteBody",
+    _UPLOAD_GONE: "NoSuchUpload",
     _DAMAGED: "BadDigest XAmzContentSHA256Mismatch XAmzContentChecksumMismatch",
     _UNSUPPORTED: "NotImplemented MethodNotAllowed",
     _DENIED: "AccessDenied AccessForbidden Forbidden AllAccessDisabled AccountProblem",
@@ -165,6 +184,8 @@ _CODE_ROWS = {code: row for row, codes in _CODES.items() for code in codes.split
 _ABOUT_CREDENTIALS = frozenset(row.message for row in (_BAD_KEY, _EXPIRED, _NO_KEYS))
 
 _STATUSES: Mapping[int, _Row] = {
+    HTTPStatus.MOVED_PERMANENTLY: _ELSEWHERE,
+    HTTPStatus.PERMANENT_REDIRECT: _ELSEWHERE,
     HTTPStatus.UNAUTHORIZED: _BAD_KEY,
     HTTPStatus.FORBIDDEN: _DENIED,
     HTTPStatus.METHOD_NOT_ALLOWED: _UNSUPPORTED,
@@ -199,8 +220,8 @@ def map_s3_error(error: Exception, call: S3Call, clock: Clock) -> WalrepError | 
         return None
     if row is _TLS and _is_distrust(error):
         row = _UNTRUSTED
-    # Messages of the client name URLs and causes, never credentials.
-    return row.kind(row.message, detail=f"{call}: {error}", hint=row.hint)
+    # Messages of the client name URLs and causes, never credentials; one of its parser has the whole body.
+    return row.kind(row.message, detail=f"{call}: {shorten(str(error), _SAID_CHARACTERS_MAX)}", hint=row.hint)
 
 
 def class_row(kind: type[BaseException]) -> _Row | None:
@@ -212,6 +233,30 @@ def class_row(kind: type[BaseException]) -> _Row | None:
 def concerns_credentials(error: WalrepError) -> bool:
     """Tell whether it is the credentials that were refused, not what they allow: then others may be found."""
     return error.message in _ABOUT_CREDENTIALS
+
+
+def field_of(answer: Mapping[str, Any], field: str, call: S3Call) -> Any:  # noqa: ANN401 - as botocore parsed it
+    """Return a field that every answer of an S3 store has.
+
+    Raises:
+        StoreUnavailable: it has not: a proxy, a portal or a page for maintenance has answered, with a 200.
+
+    """
+    if answer.get(field) is None:
+        raise StoreUnavailable(_NOT_S3.message, detail=f"{call}: an answer without {field}", hint=_NOT_S3.hint)
+    return answer[field]
+
+
+def check_no_page(answer: Mapping[str, Any], call: S3Call) -> None:
+    """Hold against the rules an answer that has no field which every store sends: a page for people is none.
+
+    Raises:
+        StoreUnavailable: it is one.
+
+    """
+    kind = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("content-type", "")
+    if kind.startswith("text/html"):
+        raise StoreUnavailable(_NOT_S3.message, detail=f"{call}: an answer of type {kind}", hint=_NOT_S3.hint)
 
 
 def error_of_code(code: str, message: str, call: S3Call) -> WalrepError:
@@ -231,12 +276,14 @@ def _map_answer(response: dict[str, Any], call: S3Call, clock: Clock) -> WalrepE
     code, message, status = str(answer.get("Code", "")), str(answer.get("Message", "")), _status(response)
     headers = response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
     row = _CODE_ROWS.get(code) or _row_of_status(status, call)
-    said = ": ".join(filter(None, (code, message))) or f"status {status}"
-    detail = f"{call}: {said}"
+    region = headers.get("x-amz-bucket-region") or answer.get("Region")
+    if row is _REDIRECTED and region:
+        # The redirect of a store, which has no code where the answer is to a HEAD.
+        row = _ELSEWHERE
+    detail = f"{call}: {_said(code, message, status, headers)}"
     if row.kind is StoreUnavailable:
         retry_after_s = _retry_after_s(headers.get("retry-after", ""), clock)
         return StoreUnavailable(row.message, detail=detail, hint=row.hint, retry_after_s=retry_after_s)
-    region = headers.get("x-amz-bucket-region") or answer.get("Region")
     if row is _ELSEWHERE and region:
         return StoreError("the bucket is in another region", detail=detail, hint=f"say region={region}")
     if row is _ELSEWHERE and answer.get("Endpoint"):
@@ -246,6 +293,13 @@ def _map_answer(response: dict[str, Any], call: S3Call, clock: Clock) -> WalrepE
     return row.kind(row.message, detail=detail, hint=row.hint)
 
 
+def _said(code: str, message: str, status: int, headers: Mapping[str, str]) -> str:
+    said = ": ".join(filter(None, (code, message))) or f"status {status}"
+    # Where to, without parameters, in which others have passwords.
+    location = headers.get("location", "").partition("?")[0]
+    return shorten(f"{said}, to {location}" if location else said, _SAID_CHARACTERS_MAX)
+
+
 def _row_of_status(status: int, call: S3Call) -> _Row:
     if status in _STATUSES:
         return _STATUSES[status]
@@ -253,7 +307,7 @@ def _row_of_status(status: int, call: S3Call) -> _Row:
         # Without a code it is the object for the verbs that ask for one, as they say of a missing bucket, too.
         return _OBJECT_MISSING if call.verb in ("get", "head", "delete") else _BUCKET_MISSING
     if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
-        return _ELSEWHERE
+        return _REDIRECTED
     return _BUSY if status >= HTTPStatus.INTERNAL_SERVER_ERROR else _REFUSED
 
 

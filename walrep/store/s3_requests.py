@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
-from walrep.clock import Clock
 from walrep.errors import AccessDenied
 from walrep.store.observe import RequestCounter, Verb
 from walrep.store.s3_client import S3Api, S3Client, S3Clients
@@ -36,10 +35,9 @@ def seconds_for(size_bytes: int) -> float:
 class S3Place:
     """One prefix of one bucket, and the client for it."""
 
-    def __init__(self, url: S3Url, clients: S3Clients, clock: Clock, counter: RequestCounter) -> None:
+    def __init__(self, url: S3Url, clients: S3Clients, counter: RequestCounter) -> None:
         self.bucket = url.bucket
         self.root = f"{url.prefix}/" if url.prefix else ""
-        self._clock = clock
         self.counter = counter
         self._clients = clients
         self._settings = clients.resolve(url)
@@ -53,7 +51,7 @@ class S3Place:
         """Provide the client for a request for a key relative to the place, and map what goes wrong with it."""
         client = await self.client()
         try:
-            with client.in_use(), mapped(self.named(verb, key), self._clock):
+            with client.in_use(), mapped(self.named(verb, key), self._clients.clock):
                 yield client
         except AccessDenied as error:
             if concerns_credentials(error):

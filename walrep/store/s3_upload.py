@@ -5,6 +5,9 @@ one PUT for as long as that is reasonable. Beyond that the condition stands on t
 HEAD. What is left: a store that ignores it there (Ceph before Tentacle) overwrites an object that another writer
 creates between the HEAD and the completion.
 
+A request of an upload in parts that fails for now is tried again by itself: an upload of many gigabytes does not begin
+anew because of one of its parts. It keeps its place in the limits of the process meanwhile, so that lasts minutes only.
+
 Every body is protected by Content-MD5, which all stores check that check anything.
 """
 
@@ -14,18 +17,24 @@ import asyncio
 import base64
 import hashlib
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from walrep.disk.atomic import map_os_errors
-from walrep.errors import ObjectNotFound, PreconditionFailed, SpoolError, WalrepError
+from walrep.errors import ObjectNotFound, PreconditionFailed, SpoolError, StoreUnavailable, WalrepError
 from walrep.runner import Runner
+from walrep.store.observe import Verb
+from walrep.store.retry import Retries
+from walrep.store.s3_client import S3Api
+from walrep.store.s3_errors import field_of
 from walrep.store.s3_requests import S3Exchange, S3Place, do_each
 from walrep.store.s3_url import S3Url
+from walrep.store.source import source_bytes
 
 __all__ = ["PARTS_IN_FLIGHT_MAX", "PARTS_MAX", "S3Uploads", "UploadSizes", "part_bytes_for"]
 
@@ -54,15 +63,22 @@ class UploadSizes(msgspec.Struct, frozen=True, kw_only=True):
 class S3Uploads:
     """The uploads to one place."""
 
-    def __init__(self, url: S3Url, place: S3Place, runner: Runner, sizes: UploadSizes) -> None:
+    def __init__(self, url: S3Url, place: S3Place, runner: Runner, retries: Retries | None, sizes: UploadSizes) -> None:
         self._place = place
         self._runner = runner
+        self._retries = retries
         self._sizes = sizes
         self._object = _object_parameters(url)
 
+    def held_bytes(self, size_bytes: int) -> int:
+        """Return how much of a file of this size is in memory at once, at most: one that is streamed takes less."""
+        if size_bytes <= self._sizes.single_bytes_max:
+            return size_bytes
+        return min(size_bytes, PARTS_IN_FLIGHT_MAX * part_bytes_for(size_bytes, self._sizes.part_bytes))
+
     async def put(self, key: str, source: bytes | Path, *, if_absent: bool) -> None:
         """Store the bytes, or the content of the file, under `key`; see `S3Store.put`."""
-        size_bytes = len(source) if isinstance(source, bytes) else await self._runner.run(partial(_file_bytes, source))
+        size_bytes = await self._runner.run(partial(source_bytes, source))
         if size_bytes <= self._sizes.single_bytes_max:
             await self._put_at_once(key, _Content(source, 0, size_bytes), if_absent=if_absent)
         elif if_absent and size_bytes <= self._sizes.conditional_bytes_max:
@@ -86,71 +102,126 @@ class S3Uploads:
         parameters: dict[str, object] = {"ContentMD5": digest, "ContentLength": size_bytes, **self._object}
         if if_absent:
             parameters["IfNoneMatch"] = "*"
-        await S3Exchange(self._place).send(
+        answer = await S3Exchange(self._place).send(
             "put",
             key,
             lambda api: api.put_object(Bucket=self._place.bucket, Key=self._place.root + key, Body=body, **parameters),
             size_bytes=size_bytes,
         )
+        # Whatever answers without it has not stored the object.
+        field_of(answer, "ETag", self._place.named("put", key))
 
     async def _put_in_parts(self, key: str, source: bytes | Path, size_bytes: int, *, if_absent: bool) -> None:
         exchange = S3Exchange(self._place)
         names = {"Bucket": self._place.bucket, "Key": self._place.root + key}
         created = await exchange.send("put", key, lambda api: api.create_multipart_upload(**names, **self._object))
-        names["UploadId"] = created["UploadId"]
+        names["UploadId"] = field_of(created, "UploadId", self._place.named("put", key))
+        upload = _Upload(exchange, key, names, if_absent)
         try:
-            tags = await self._send_parts(exchange, key, names, _Content(source, 0, size_bytes))
+            parts = await self._send_parts(upload, _Content(source, 0, size_bytes))
             if if_absent:
-                await self._refuse_existing(exchange, key)
-            condition = {"IfNoneMatch": "*"} if if_absent else {}
-            parts = [{"PartNumber": number, "ETag": tag} for number, tag in sorted(tags.items())]
-            await exchange.send(
-                "put",
-                key,
-                lambda api: api.complete_multipart_upload(**names, **condition, MultipartUpload={"Parts": parts}),
-                size_bytes=size_bytes,
-            )
+                await self._refuse_existing(upload)
+            await self._complete(upload, parts, size_bytes)
         except BaseException:
             # Parts that belong to no object are paid for until somebody removes them. Whoever cancels waits for it; if
-            # they cancel again, it goes on without them.
-            await asyncio.shield(self._abort(exchange, key, names))
+            # they cancel again, they are in a hurry, and it is left to the bucket's rule for incomplete uploads.
+            await self._abort(upload)
             raise
 
-    async def _send_parts(
-        self, exchange: S3Exchange, key: str, names: Mapping[str, str], content: _Content
-    ) -> dict[int, str]:
-        """Return the tags of the parts by number."""
-        tags: dict[int, str] = {}
+    async def _send_parts(self, upload: _Upload, content: _Content) -> list[_Part]:
+        """Return the parts in their order."""
+        sent: dict[int, _Part] = {}
 
         async def send_part(numbered: tuple[int, _Content]) -> None:
             number, part = numbered
             body, digest = await self._read(part)
-            answer = await exchange.send(
+            answer = await self._send(
                 "put",
-                key,
+                upload,
                 lambda api: api.upload_part(
-                    **names, PartNumber=number, Body=body, ContentMD5=digest, ContentLength=len(body)
+                    **upload.names, PartNumber=number, Body=body, ContentMD5=digest, ContentLength=len(body)
                 ),
                 size_bytes=part.size_bytes,
             )
-            tags[number] = answer["ETag"]
+            sent[number] = _Part(number, answer["ETag"], digest)
 
         parts = content.parts(part_bytes_for(content.size_bytes, self._sizes.part_bytes))
-        await do_each(enumerate(parts, start=1), send_part, at_once=PARTS_IN_FLIGHT_MAX)
-        return tags
+        try:
+            await do_each(enumerate(parts, start=1), send_part, at_once=PARTS_IN_FLIGHT_MAX)
+        except ObjectNotFound as error:
+            raise self._lost(upload) from error
+        return [part for _number, part in sorted(sent.items())]
 
-    async def _refuse_existing(self, exchange: S3Exchange, key: str) -> None:
-        with suppress(ObjectNotFound):
-            await exchange.send(
-                "head", key, lambda api: api.head_object(Bucket=self._place.bucket, Key=self._place.root + key)
+    async def _complete(self, upload: _Upload, parts: Sequence[_Part], size_bytes: int) -> None:
+        """Make an object of the parts.
+
+        Where an answer was lost, the next attempt finds the object (of ours or of another, which only the caller can
+        tell), or that the upload is gone.
+        """
+        condition = {"IfNoneMatch": "*"} if upload.if_absent else {}
+        listed = {"Parts": [{"PartNumber": part.number, "ETag": part.tag} for part in parts]}
+        try:
+            await self._send(
+                "put",
+                upload,
+                lambda api: api.complete_multipart_upload(**upload.names, **condition, MultipartUpload=listed),
+                size_bytes=size_bytes,
             )
-            raise PreconditionFailed("the object exists already", detail=str(self._place.named("put", key)))
+        except ObjectNotFound as error:
+            if not await self._is_complete(upload, parts):
+                raise self._lost(upload) from error
 
-    async def _abort(self, exchange: S3Exchange, key: str, names: Mapping[str, str]) -> None:
+    async def _is_complete(self, upload: _Upload, parts: Sequence[_Part]) -> bool:
+        """Tell whether an upload that is gone has become the object: only its content proves that.
+
+        Raises:
+            PreconditionFailed: it had to be created, and there is an object: the caller can tell whose it is.
+
+        """
+        if upload.if_absent:
+            await self._refuse_existing(upload)
+            return False
+        try:
+            return str((await self._head(upload))["ETag"]).strip('"') == _tag_of(parts)
+        except ObjectNotFound:
+            return False
+
+    async def _refuse_existing(self, upload: _Upload) -> None:
+        with suppress(ObjectNotFound):
+            await self._head(upload)
+            raise PreconditionFailed("the object exists already", detail=str(self._place.named("put", upload.key)))
+
+    async def _head(self, upload: _Upload) -> Mapping[str, Any]:
+        bucket, key = upload.names["Bucket"], upload.names["Key"]
+        return await self._send("head", upload, lambda api: api.head_object(Bucket=bucket, Key=key))
+
+    async def _send(
+        self, verb: Verb, upload: _Upload, request: Callable[[S3Api], Awaitable[Mapping[str, Any]]], size_bytes: int = 0
+    ) -> Mapping[str, Any]:
+        """Return the answer to a request of an upload, which has the tag of a part or of the object; try again."""
+
+        async def send() -> Mapping[str, Any]:
+            answer = await upload.exchange.send(verb, upload.key, request, size_bytes=size_bytes)
+            field_of(answer, "ETag", self._place.named(verb, upload.key))
+            return answer
+
+        if self._retries is None:
+            return await send()
+        return await self._retries.call(send, deadline_s=self._retries.policy.part_deadline_s)
+
+    def _lost(self, upload: _Upload) -> StoreUnavailable:
+        """Return the error of an upload that somebody, or a rule of the bucket, has removed: another one passes."""
+        return StoreUnavailable(
+            "the upload was removed before it was complete",
+            detail=str(self._place.named("put", upload.key)),
+            hint="if it happens again, look at the bucket's rule for incomplete multipart uploads",
+        )
+
+    async def _abort(self, upload: _Upload) -> None:
         # What went wrong before is what the caller has to hear of.
         with suppress(WalrepError, TimeoutError):
             async with asyncio.timeout(_ABORT_S):
-                await exchange.send("delete", key, lambda api: api.abort_multipart_upload(**names))
+                await upload.exchange.send("delete", upload.key, lambda api: api.abort_multipart_upload(**upload.names))
 
     async def _read(self, content: _Content) -> tuple[bytes, str]:
         """Return the content and its Content-MD5."""
@@ -158,6 +229,23 @@ class S3Uploads:
             # A thread would take longer than the 2 ms at most that this does.
             return content.read()
         return await self._runner.run(content.read)
+
+
+class _Upload(msgspec.Struct, frozen=True):
+    """An upload in parts: `names` are those of the bucket, the key in it and the upload."""
+
+    exchange: S3Exchange
+    key: str
+    names: dict[str, str]
+    if_absent: bool
+
+
+class _Part(msgspec.Struct, frozen=True):
+    """A part that is stored: its tag, which the store wants back, and its Content-MD5."""
+
+    number: int
+    tag: str
+    digest: str
 
 
 class _Content(msgspec.Struct, frozen=True):
@@ -190,6 +278,12 @@ def part_bytes_for(size_bytes: int, part_bytes: int) -> int:
     return max(part_bytes, -(-needed // _PART_UNIT_BYTES) * _PART_UNIT_BYTES)
 
 
+def _tag_of(parts: Sequence[_Part]) -> str:
+    """Return the tag of an object in parts as AWS makes it, and those that do as AWS does; others have other tags."""
+    digests = b"".join(base64.b64decode(part.digest) for part in parts)
+    return f"{hashlib.md5(digests, usedforsecurity=False).hexdigest()}-{len(parts)}"
+
+
 def _object_parameters(url: S3Url) -> dict[str, object]:
     parameters = {
         "StorageClass": url.storage_class,
@@ -197,11 +291,6 @@ def _object_parameters(url: S3Url) -> dict[str, object]:
         "SSEKMSKeyId": url.sse_kms_key_id,
     }
     return {name: value for name, value in parameters.items() if value}
-
-
-def _file_bytes(source: Path) -> int:
-    with map_os_errors(f"read {source}"):
-        return source.stat().st_size
 
 
 def _open(source: Path) -> _File:

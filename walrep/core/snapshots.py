@@ -1,0 +1,118 @@
+"""When a snapshot is made, and of which kind.
+
+One a day when something was committed since the last, at a time of day that is spread by the replica's identity, so
+that many databases on one host, and many hosts at one store, do not all begin at midnight. One more when the logs since
+the last have outgrown the database: a restore would read them all.
+
+A snapshot is **full**, or **differential**: the pages in which it differs from exactly one full one, never from another
+differential. It is full when there is no full one to lean on, when that one is a week old, and when so many pages have
+changed that leaning on it saves little.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from walrep.core.target import format_duration
+from walrep.core.units import TimelineId, Txid
+
+__all__ = [
+    "FullSnapshot",
+    "SnapshotFacts",
+    "SnapshotKind",
+    "SnapshotPlan",
+    "SnapshotPolicy",
+    "plan_kind",
+    "plan_snapshot",
+]
+
+_DAY_MS = 24 * 60 * 60 * 1000
+_HEX = 16
+
+
+class SnapshotPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """`at_s`: seconds after midnight, UTC; None: spread. `full_days`: how old a full one is leant on.
+
+    `outgrown_bytes_min`: logs below that never call for one more. `changed_share_max`: of the pages, for a
+    differential one. `day_ms` is a day.
+    """
+
+    at_s: int | None = None
+    full_days: int = 7
+    outgrown_bytes_min: int = 64 << 20
+    changed_share_max: float = 0.5
+    day_ms: int = _DAY_MS
+
+
+class SnapshotFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known when it is asked whether a snapshot is due. `identity`: hexadecimal digits.
+
+    `last_ms`, `last_txid`: when the last snapshot was seen, and where it stands. `log_bytes`: sealed since.
+    """
+
+    identity: str
+    last_ms: int
+    last_txid: Txid
+    txid: Txid
+    log_bytes: int
+    database_bytes: int
+
+
+class SnapshotPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """When to make a snapshot (None: not before something is committed), and why."""
+
+    at_ms: int | None
+    reason: str
+
+
+class FullSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """A full snapshot that others may lean on."""
+
+    timeline: TimelineId
+    txid: Txid
+    seen_ms: int
+
+
+SnapshotKind = Literal["full", "differential"]
+
+
+def plan_snapshot(facts: SnapshotFacts, policy: SnapshotPolicy) -> SnapshotPlan:
+    """Decide when the next snapshot is made."""
+    if facts.txid == facts.last_txid:
+        return SnapshotPlan(at_ms=None, reason="nothing was committed since the last")
+    if facts.log_bytes > max(facts.database_bytes, policy.outgrown_bytes_min):
+        return SnapshotPlan(at_ms=0, reason="the logs since the last are larger than the database")
+    return SnapshotPlan(at_ms=_next_time(facts, policy), reason="daily")
+
+
+def plan_kind(
+    full: FullSnapshot | None,
+    timeline: TimelineId,
+    pages: tuple[int, int],
+    *,
+    now_ms: int,
+    policy: SnapshotPolicy,
+) -> tuple[SnapshotKind, str]:
+    """Decide of which kind the next snapshot is, and why; `pages`: how many differ from the full one, of how many."""
+    if full is None or full.timeline != timeline:
+        return "full", "there is no full snapshot of this timeline to lean on"
+    age_ms = now_ms - full.seen_ms
+    # A snapshot a day is made a little earlier or later than a day after the one before.
+    if age_ms > (policy.full_days - 0.5) * policy.day_ms:
+        return "full", f"the last full one is {format_duration(age_ms)} old"
+    changed, count = pages
+    if changed > policy.changed_share_max * count:
+        return "full", f"{changed} of {count} pages differ from the last full one"
+    return "differential", f"{changed} of {count} pages differ from the full one of transaction {full.txid}"
+
+
+def _next_time(facts: SnapshotFacts, policy: SnapshotPolicy) -> int:
+    """Return the first time of day, as the policy has it, after the last snapshot."""
+    if policy.at_s is None:
+        of_day_ms = int(facts.identity[:_HEX] or "0", 16) % policy.day_ms
+    else:
+        of_day_ms = policy.at_s * 1000 % policy.day_ms
+    days = (facts.last_ms - of_day_ms) // policy.day_ms + 1
+    return days * policy.day_ms + of_day_ms
