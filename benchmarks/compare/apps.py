@@ -7,18 +7,19 @@ import shlex
 import shutil
 import signal
 import subprocess
+import time
 from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
 from benchmarks.children import Child
-from benchmarks.compare.shapes import Load, make_template
+from benchmarks.compare.shapes import Load, make_template, pages_per_transaction
 from benchmarks.compare.workloads import Workload
 from benchmarks.compare.writing import Commits, read_commits
 
 VARIABLE = "WALREP_BENCH_DATABASE"
-ANSWER_S = 120.0
+NO_COMMITS = Commits(at_s=(), took_us=(), number=(), changed_bytes=0)
 
 
 class OwnApp(msgspec.Struct, frozen=True):
@@ -36,10 +37,11 @@ class Templates:
 
     def __init__(self, folder: Path, seed: int, own: OwnApp | None) -> None:
         self.folder, self.seed, self.own = folder, seed, own
+        self._pages: dict[str, float] = {}
 
     def load(self, workload: Workload, index: int) -> Load:
-        """Return what an app does."""
-        return workload.load(index, self.seed)
+        """Return what an app does; those that are never open are all alike."""
+        return workload.load(0 if workload.closed else index, self.seed)
 
     def path(self, workload: Workload, index: int) -> Path:
         """Return the template of one app."""
@@ -50,6 +52,15 @@ class Templates:
         if not path.exists():
             make_template(path, load)
         return path
+
+    def pages(self, workload: Workload) -> float:
+        """Return how many pages a transaction of the first app writes; 0 of an app of which nothing is known."""
+        if self.own is not None:
+            return 0.0
+        if workload.name not in self._pages:
+            template, load = self.path(workload, 0), self.load(workload, 0)
+            self._pages[workload.name] = pages_per_transaction(template, load, self.folder / "scratch.db")
+        return self._pages[workload.name]
 
 
 class Apps:
@@ -64,6 +75,8 @@ class Apps:
         """Copy the databases and open them."""
         for index, database in enumerate(self.databases):
             shutil.copy(self.templates.path(self.workload, index), database)
+            if self.workload.closed:
+                continue
             load = msgspec.json.encode(self.templates.load(self.workload, index)).decode()
             self.children.append(Child("compare.writing", [str(database), load]))
         for child in self.children:
@@ -71,6 +84,9 @@ class Apps:
 
     def run(self, seconds: float) -> list[Commits]:
         """Have all of them write for a while; return their records."""
+        if self.workload.closed:
+            time.sleep(seconds)
+            return [NO_COMMITS for _ in self.databases]
         records = [self.folder / f"commits{index}" for index in range(len(self.children))]
         for child, record, rate in zip(self.children, records, self.workload.rates, strict=True):
             child.send("run", seconds=seconds, rate=rate, output=str(record))
@@ -114,7 +130,7 @@ class OwnApps(Apps):
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-        return [Commits(at_s=(), took_us=(), number=(), changed_bytes=0)]
+        return [NO_COMMITS]
 
 
 def apps_of(workload: Workload, templates: Templates, folder: Path) -> Apps:

@@ -7,10 +7,10 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+from benchmarks.compare.processes import Ended
 from benchmarks.compare.results import Restored
 from benchmarks.compare.shapes import Load, replay
 from benchmarks.compare.writing import Commits
-from benchmarks.compare.processes import Ended
 
 OWN_TABLES = "_litestream_"
 """Tables that a tool has put into the database; the app knows nothing of them."""

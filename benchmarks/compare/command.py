@@ -6,7 +6,7 @@ import argparse
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,9 +15,9 @@ import msgspec
 from benchmarks.children import ROOT
 from benchmarks.compare.apps import OwnApp, Templates
 from benchmarks.compare.litestream import Litestream, TunedLitestream, litestream_version
+from benchmarks.compare.publishing import Facts, Record, publish, read
 from benchmarks.compare.results import Result
 from benchmarks.compare.running import Turn, run_once, staged
-from benchmarks.compare.shapes import Load
 from benchmarks.compare.strategies import Daily, Nothing, PerChange, ScaledWalrep, Strategy, Walrep
 from benchmarks.compare.workloads import WORKLOADS, Workload
 from benchmarks.report import machine
@@ -35,6 +35,7 @@ STRATEGIES: dict[str, Callable[[], Strategy]] = {
 }
 QUICK_WORKLOADS = ("idle", "steady", "busy", "queue")
 OWN_S = 60.0
+STAMP = "%Y-%m-%dT%H-%M-%S"
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,50 +67,48 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
         found = []
         for number in range(rounds):
             # Every round begins with another strategy: what disturbs the machine for a while disturbs each in turn.
-            order = [*names[number:], *names[:number]]
-            with staged(self.directory / f"{workload.name}-{number}" / "server") as stage:
-                barrier = threading.Barrier(len(order) if workload.together else 1)
-                turn = Turn(
-                    workload=workload,
-                    round=number,
-                    seconds=workload.seconds(quick=self.quick),
-                    seed=self.seed + number,
-                    meet=barrier.wait,
-                    alone=threading.Lock(),
-                )
-
-                def one(name: str, stage=stage, turn=turn, barrier=barrier) -> Result:  # type: ignore[no-untyped-def]  # noqa: ANN001
-                    folder = self.directory / f"{workload.name}-{turn.round}" / f"{workload.name}-{name}-{turn.round}"
-                    try:
-                        result = run_once(stage, STRATEGIES[name](), self.templates, folder, turn)
-                    except BaseException:
-                        barrier.abort()
-                        raise
-                    print(_line(result), flush=True)
-                    return result
-
-                with ThreadPoolExecutor(len(order) if workload.together else 1) as pool:
-                    found += list(pool.map(one, order))
+            found += self._round(workload, number, [*names[number:], *names[:number]])
         return found
+
+    def _round(self, workload: Workload, number: int, names: Sequence[str]) -> list[Result]:
+        folder = self.directory / f"{workload.name}-{number}"
+        at_once = len(names) if workload.together else 1
+        barrier = threading.Barrier(at_once)
+        turn = Turn(
+            workload=workload,
+            round=number,
+            seconds=workload.seconds(quick=self.quick),
+            seed=self.seed + number,
+            meet=barrier.wait,
+            alone=threading.Lock(),
+        )
+        with staged(folder / "server") as stage, ThreadPoolExecutor(at_once) as pool:
+
+            def run(name: str) -> Result:
+                try:
+                    result = run_once(stage, STRATEGIES[name](), self.templates, folder / f"{folder.name}-{name}", turn)
+                except BaseException:
+                    barrier.abort()
+                    raise
+                print(_line(result), flush=True)
+                return result
+
+            return list(pool.map(run, names))
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Compare."""
+    """Compare, and publish; the exit code is 1 if a restore was wrong."""
     options = _parser().parse_args(arguments)
     own = OwnApp(options.database.resolve(), options.command) if options.database else None
     names = options.workloads or (QUICK_WORKLOADS if options.quick else tuple(WORKLOADS))
     workloads = [_own_workload(options.seconds)] if own else [WORKLOADS[name] for name in names]
-    began = time.strftime("%Y-%m-%dT%H-%M-%S")
-    facts = {
-        "began": began,
-        "quick": options.quick,
-        "seed": options.seed,
-        "machine": machine(),
-        "litestream": litestream_version(),
-        "workloads": workloads,
-    }
-    strategies = [name for name in options.strategies if facts["litestream"] or not name.startswith("litestream")]
-    out = options.out or ROOT / "benchmarks" / "results" / f"compare-{began}"
+    if options.again:
+        publish(options.again, read(options.again))
+        return 0
+    began = time.strftime(STAMP)
+    version = litestream_version()
+    strategies = [name for name in options.strategies if version or not name.startswith("litestream")]
+    facts = machine()
     results: list[Result] = []
     with tempfile.TemporaryDirectory(prefix="walrep-compare-", dir=options.directory) as text:
         folder = Path(text)
@@ -123,11 +122,18 @@ def main(arguments: Sequence[str]) -> int:
         for workload in workloads:
             print(f"{workload.name}: {workload.what}", flush=True)
             results += comparison.run(workload)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "results.json").write_bytes(
-        msgspec.json.format(msgspec.json.encode({**facts, "results": results}), indent=1)
+    facts_of_all = Facts(
+        began=began,
+        ended=time.strftime(STAMP),
+        quick=options.quick,
+        seed=options.seed,
+        machine=facts,
+        litestream=version,
+        workloads=workloads,
     )
-    print(f"written to {out}")
+    publish(
+        options.out or ROOT / "benchmarks" / "results" / f"compare-{began}", Record(facts=facts_of_all, results=results)
+    )
     return 1 if any(each.is_wrong for result in results for each in result.restores) else 0
 
 
@@ -136,6 +142,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="under five minutes: a look, not a result")
     parser.add_argument("--workloads", type=_names(WORKLOADS), help=",".join(WORKLOADS))
     parser.add_argument("--strategies", type=_names(STRATEGIES), default=list(STRATEGIES), help=",".join(STRATEGIES))
+    parser.add_argument(
+        "--again", type=Path, metavar="DIR", help="measure nothing: tables and pictures of these results"
+    )
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: benchmarks/results/compare-TIME")
     parser.add_argument("--directory", type=Path, help="where databases are made; default: a temporary one")
@@ -145,7 +154,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _names(known: dict[str, object]) -> Callable[[str], list[str]]:
+def _names(known: Mapping[str, object]) -> Callable[[str], list[str]]:
     def parse(text: str) -> list[str]:
         names = text.split(",")
         unknown = [name for name in names if name not in known]
@@ -161,12 +170,16 @@ def _own_workload(seconds: float) -> Workload:
 
 
 def _line(result: Result) -> str:
-    lag = f"lag {result.lag_s.p50:.2f}/{result.lag_s.max:.2f} s" if result.lag_s else ""
-    wait = f"latency {result.latency_us.p50:.0f}/{result.latency_us.p99:.0f}/{result.latency_us.max:.0f} us" if result.latency_us else ""  # fmt: skip
-    per = f"{result.change_bytes / result.changed_bytes:.2f} B/B" if result.changed_bytes else ""
-    restores = " ".join(f"{each.verdict}({each.seconds:.2f}s)" for each in result.restores)
-    return (
-        f"  {result.strategy:<17} {result.transactions:>6} tx  {result.run.created:>5} objects  live {result.run.live:>5}  "
-        f"{result.run.up_bytes / 1e3:>8.0f} kB  {per}  {result.run.requests}  {lag}  {wait}  cpu {result.cpu_s:.2f} s  "
-        f"rss {result.rss_peak_bytes >> 20} MiB  {restores} {' '.join(result.incidents[:3])}"
-    )
+    """Return one run in a line, for who waits."""
+    parts = [
+        f"  {result.strategy:<17}{result.transactions:>6} tx",
+        f"{result.run.created:>5} objects, {result.run.live} live, {result.run.up_bytes / 1e3:,.0f} kB up",
+        f"{sum(result.run.requests.values())} requests",
+        f"CPU {result.cpu_s:.2f} s",
+    ]
+    if result.lag_s:
+        parts.append(f"lag {result.lag_s.p50:.2f} to {result.lag_s.max:.2f} s")
+    if result.latency_us:
+        parts.append(f"latency {result.latency_us.p50 / 1e3:.2f}, {result.latency_us.p99 / 1e3:.2f} ms")
+    parts += [f"restored {each.verdict}, {each.seconds:.2f} s" for each in result.restores]
+    return "; ".join(parts)

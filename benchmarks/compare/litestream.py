@@ -14,9 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.compare.counts import Stored
-from benchmarks.compare.strategies import Mark, Place, Strategy, format_time
-from benchmarks.compare.writing import Commits
+from benchmarks.compare.strategies import Mark, Place, Seen, Strategy, Wanted, format_time
 from tests.store.servers import ACCESS_KEY, BUCKET, SECRET_KEY
 
 PROGRAM = "litestream"
@@ -68,10 +66,11 @@ class Litestream(Strategy):
     def command(self) -> Sequence[str]:
         return [PROGRAM, "replicate", "-config", str(self.place.folder / "litestream.yml")]
 
-    def restore_command(self, index: int, output: Path, at_s: float | None) -> Sequence[str]:
-        at = [] if at_s is None else ["-timestamp", format_time(at_s)]
+    def restore_command(self, wanted: Wanted) -> Sequence[str]:
+        at = [] if wanted.at_s is None else ["-timestamp", format_time(wanted.at_s)]
         config = str(self.place.folder / "litestream.yml")
-        return [PROGRAM, "restore", "-config", config, "-o", str(output), *at, str(self.place.databases[index])]
+        database = str(self.place.databases[wanted.index])
+        return [PROGRAM, "restore", "-config", config, "-o", str(wanted.output), *at, database]
 
     def kind_of(self, key: str) -> str:
         """Return the level. A file that begins with the first transaction holds the whole database, on any level."""
@@ -80,10 +79,10 @@ class Litestream(Strategy):
             return "other"
         return "image" if int(found[1]) == SNAPSHOT_LEVEL or int(found[2], 16) == 1 else f"L{int(found[1])}"
 
-    def marks(self, index: int, objects: Sequence[Stored], commits: Commits) -> list[Mark]:
+    def marks(self, seen: Seen) -> list[Mark]:
         """Return what its L0 files hold: what had been committed at the time that a file says of itself."""
-        first = [each for each in objects if "/0000/" in each.key and each.ltx_ms]
-        return [Mark(each.stored_s, bisect_right(commits.at_s, each.ltx_ms / 1000)) for each in first]
+        first = [each for each in seen.objects if "/0000/" in each.key and each.ltx_ms]
+        return [Mark(each.stored_s, bisect_right(seen.commits.at_s, each.ltx_ms / 1000)) for each in first]
 
 
 class TunedLitestream(Litestream):

@@ -61,6 +61,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     day_s: float
     database_count: int
     database_bytes: int
+    pages_per_transaction: float
     transactions: int
     changed_bytes: int
     latency_us: Spread | None

@@ -1,4 +1,4 @@
-"""One run: apps, a strategy beside them, a store behind the proxy; then restores, each compared with the app's record."""
+"""One run: apps, a strategy, a store behind the proxy; then restores, each compared with the app's record."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from benchmarks.compare.apps import Apps, Templates, apps_of
 from benchmarks.compare.checking import compare_with_file, judge
 from benchmarks.compare.counts import Request, count, requests_below, trace_objects
 from benchmarks.compare.results import Restored, Result, lags, live_series, spread
-from benchmarks.compare.strategies import Place, Strategy, variables
+from benchmarks.compare.strategies import Place, Seen, Strategy, Wanted, variables
 from benchmarks.compare.workloads import Workload
 from benchmarks.compare.writing import Commits
 from tests.store.servers import running
 
 QUIET_S = 1.5
-SETTLED_S = 100.0
+SETTLED_S = 200.0
 
 
 class Stage:
@@ -91,6 +91,7 @@ def run_once(stage: Stage, strategy: Strategy, templates: Templates, folder: Pat
         if strategy.process is not None:
             _wait_until_settled(stage, prefix, strategy, len(apps.databases))
         turn.meet()
+        time.sleep(turn.workload.lead_s)
         commits, peaks = _write(apps, strategy, turn.seconds, times)
     finally:
         apps.close()
@@ -156,7 +157,7 @@ def _restores(
     found = []
     for number, at_s in enumerate(targets):
         output, began_s = apps.folder / f"restored{number}.db", time.time()
-        command = strategy.restore_command(index, output, at_s)
+        command = strategy.restore_command(Wanted(index=index, output=output, at_s=at_s))
         ended = processes.run(command, apps.folder / f"restore{number}.log", variables())
         if templates.own is not None:
             restored = compare_with_file(ended, output, apps.databases[index])
@@ -181,10 +182,12 @@ def _result(
     found: list[float] = []
     missing = 0
     for index, record in enumerate(commits):
-        own = [each for each in objects if each.key.startswith(f"{strategy.place.prefix_of(index)}/")]
-        some, left = lags(record, strategy.marks(index, own, record), until_s=times.stopped_s)
-        found += some
-        missing += left
+        if strategy.process is not None:
+            own = [each for each in objects if each.key.startswith(f"{strategy.place.prefix_of(index)}/")]
+            marks = strategy.marks(Seen(index=index, objects=own, commits=record))
+            some, left = lags(record, marks, until_s=times.stopped_s)
+            found += some
+            missing += left
     return Result(
         workload=turn.workload.name,
         strategy=strategy.name,
@@ -193,6 +196,7 @@ def _result(
         seconds=turn.seconds,
         day_s=strategy.day_s,
         database_count=len(apps.databases),
+        pages_per_transaction=apps.templates.pages(turn.workload),
         database_bytes=sum(path.stat().st_size for path in apps.databases),
         transactions=sum(record.number[-1] for record in commits if record.number),
         changed_bytes=sum(record.changed_bytes for record in commits),

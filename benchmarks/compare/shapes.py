@@ -16,6 +16,8 @@ import msgspec
 from benchmarks.writer import Words, blobs_setup, blobs_transaction, queue_setup, queue_transaction
 
 RECORD_BYTES = 8
+SAMPLE_COUNT = 200
+LOG_HEADER_BYTES, FRAME_HEADER_BYTES = 32, 24
 BULK_ROWS = 500
 
 Setup = Callable[[sqlite3.Connection, Words, int], None]
@@ -23,7 +25,7 @@ Transaction = Callable[[sqlite3.Connection, Words, int, int], int]
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True):
-    """What one app does: the shape of its transactions, how large it begins, its seed, and after how many it vacuums."""
+    """What one app does: the shape of its transactions, its first rows, its seed, and after how many it vacuums."""
 
     shape: str
     rows: int
@@ -133,3 +135,18 @@ def replay(template: Path, load: Load, count: int, output: Path) -> None:
     for _ in range(count):
         session.commit()
     connection.close()
+
+
+def pages_per_transaction(template: Path, load: Load, scratch: Path) -> float:
+    """Return how many pages a transaction writes, from the log of some that are done for this."""
+    shutil.copy(template, scratch)
+    connection = connect(scratch, durable=False)
+    connection.execute("pragma wal_autocheckpoint=0")
+    session = Session(connection, load)
+    for _ in range(SAMPLE_COUNT):
+        session.commit()
+    page_size = int(connection.execute("pragma page_size").fetchone()[0])
+    log_bytes = scratch.with_name(f"{scratch.name}-wal").stat().st_size - LOG_HEADER_BYTES
+    connection.close()
+    scratch.unlink()
+    return log_bytes / (page_size + FRAME_HEADER_BYTES) / SAMPLE_COUNT

@@ -24,6 +24,9 @@ STOP_S = 90.0
 RPO_S = 10.0
 """walrep's default."""
 
+FAR_S = 9e9
+"""A time in the far future."""
+
 WALREP_VARIABLES = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
 
 
@@ -40,6 +43,22 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.prefix}/{index}"
 
 
+class Seen(msgspec.Struct, frozen=True, kw_only=True):
+    """Of one database of a run: the objects that were stored, and the app's own record."""
+
+    index: int
+    objects: Sequence[Stored]
+    commits: Commits
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """A restore of one database; `at_s` None: as new as it can be."""
+
+    index: int
+    output: Path
+    at_s: float | None = None
+
+
 class Mark(msgspec.Struct, frozen=True):
     """At this time so many commits of the app were durable."""
 
@@ -50,8 +69,10 @@ class Mark(msgspec.Struct, frozen=True):
 class Strategy(ABC):
     """One way; an instance serves one run.
 
-    `needs_s`: shorter runs say nothing of it. `together_only`: it takes part where all run at once. `day_s`: how long it
-    takes for a day, where it scales one.
+    `kinds`: what objects are, by the third part of their keys where that is not what they are called; `image` is the
+    whole database.
+    `needs_s`: shorter runs say nothing of it. `together_only`: it takes part where all run at once. `day_s`: how long
+    it takes for a day, where it scales one.
     """
 
     name = ""
@@ -59,6 +80,7 @@ class Strategy(ABC):
     needs_s = 0.0
     together_only = False
     day_s = 86_400.0
+    kinds: Mapping[str, str] = {}
 
     def __init__(self) -> None:
         self.place: Place
@@ -85,7 +107,7 @@ class Strategy(ABC):
             self.process.kill()
             return self.process.wait()
 
-    def settle(self) -> None:
+    def settle(self) -> None:  # noqa: B027 - most have nothing to wait for
         """Wait for what comes after the app's last commit."""
 
     def local_paths(self) -> Sequence[Path]:
@@ -97,15 +119,16 @@ class Strategy(ABC):
         """Return the command that protects."""
 
     @abstractmethod
-    def restore_command(self, index: int, output: Path, at_s: float | None) -> Sequence[str]:
+    def restore_command(self, wanted: Wanted) -> Sequence[str]:
         """Return the command that restores one database, as of a time or as new as it can be."""
 
-    @abstractmethod
     def kind_of(self, key: str) -> str:
-        """Return what kind of object has a key; `image` is the whole database."""
+        """Return what kind of object has a key."""
+        kind = key.split("/")[2]
+        return self.kinds.get(kind, kind)
 
     @abstractmethod
-    def marks(self, index: int, objects: Sequence[Stored], commits: Commits) -> list[Mark]:
+    def marks(self, seen: Seen) -> list[Mark]:
         """Return what was durable when."""
 
 
@@ -121,18 +144,17 @@ class Nothing(Strategy):
     def command(self) -> Sequence[str]:
         return ()
 
-    def restore_command(self, index: int, output: Path, at_s: float | None) -> Sequence[str]:
-        return ()
+    def restore_command(self, wanted: Wanted) -> Sequence[str]:
+        raise NotImplementedError
 
-    def kind_of(self, key: str) -> str:
-        return key
-
-    def marks(self, index: int, objects: Sequence[Stored], commits: Commits) -> list[Mark]:
-        return []
+    def marks(self, seen: Seen) -> list[Mark]:
+        raise NotImplementedError
 
 
 class Walrep(Strategy):
     """The user's command, with an RPO."""
+
+    kinds: Mapping[str, str] = {"snapshots": "image"}
 
     def __init__(self, rpo_s: float, name: str) -> None:
         super().__init__()
@@ -157,19 +179,15 @@ class Walrep(Strategy):
         config = str(self.place.folder / "walrep.toml")
         return [sys.executable, "-m", "walrep", "replicate", "--config", config, "--log-format", "json"]
 
-    def restore_command(self, index: int, output: Path, at_s: float | None) -> Sequence[str]:
-        url = f"s3://{BUCKET}/{self.place.prefix_of(index)}?endpoint={self.place.endpoint}"
-        at = [] if at_s is None else ["--at", format_time(at_s), "--nearest-before"]
-        return [sys.executable, "-m", "walrep", "restore", url, "-o", str(output), *at]
+    def restore_command(self, wanted: Wanted) -> Sequence[str]:
+        url = f"s3://{BUCKET}/{self.place.prefix_of(wanted.index)}?endpoint={self.place.endpoint}"
+        at = [] if wanted.at_s is None else ["--at", format_time(wanted.at_s), "--nearest-before"]
+        return [sys.executable, "-m", "walrep", "restore", url, "-o", str(wanted.output), *at]
 
-    def kind_of(self, key: str) -> str:
-        kind = key.split("/")[2]
-        return {"snapshots": "image", "segments": "segments", "packs": "packs"}.get(kind, "other")
-
-    def marks(self, index: int, objects: Sequence[Stored], commits: Commits) -> list[Mark]:
+    def marks(self, seen: Seen) -> list[Mark]:
         """Return what its log says: each commit of the app is one transaction of the first timeline."""
         marks = []
-        name = self.place.databases[index].name
+        name = self.place.databases[seen.index].name
         for line in self.log.read_text().splitlines():
             event = msgspec.json.decode(line) if line.startswith("{") else {}
             if event.get("event") == "flushed" and Path(event["database"]).name == name:
@@ -209,6 +227,7 @@ class Standin(Strategy):
     """A program of this package."""
 
     module = ""
+    kinds: Mapping[str, str] = {"base": "image", "daily": "snapshots"}
 
     def start(self, place: Place) -> None:
         plan = StandinPlan(
@@ -224,16 +243,13 @@ class Standin(Strategy):
     def command(self) -> Sequence[str]:
         return self._command("replicate")
 
-    def restore_command(self, index: int, output: Path, at_s: float | None) -> Sequence[str]:
-        at_ms = int((at_s or 9e9) * 1000)
-        return self._command("restore", str(index), str(output), str(at_ms))
-
-    def kind_of(self, key: str) -> str:
-        kind = key.split("/")[2]
-        return {"base": "image", "daily": "image"}.get(kind, kind)
+    def restore_command(self, wanted: Wanted) -> Sequence[str]:
+        at_ms = int((wanted.at_s or FAR_S) * 1000)
+        return self._command("restore", str(wanted.index), str(wanted.output), str(at_ms))
 
     def _command(self, what: str, *arguments: str) -> Sequence[str]:
-        return [sys.executable, "-m", f"benchmarks.compare.{self.module}", what, str(self.place.folder / "plan.json"), *arguments]  # fmt: skip
+        plan = str(self.place.folder / "plan.json")
+        return [sys.executable, "-m", f"benchmarks.compare.{self.module}", what, plan, *arguments]
 
 
 class PerChange(Standin):
@@ -243,11 +259,11 @@ class PerChange(Standin):
     what = "an object per change"
     module = "per_change"
 
-    def marks(self, index: int, objects: Sequence[Stored], commits: Commits) -> list[Mark]:
+    def marks(self, seen: Seen) -> list[Mark]:
         """Return what is there without a hole: uploads overtake each other."""
         stored = sorted(
             (int(each.key.rpartition("-")[2].removesuffix(".zst")), each.stored_s)
-            for each in objects
+            for each in seen.objects
             if self.kind_of(each.key) == "changes"
         )
         marks, latest_s = [], 0.0
@@ -265,12 +281,9 @@ class Daily(Standin):
     module = "daily"
     day_s = 20.0
 
-    def kind_of(self, key: str) -> str:
-        return "snapshots"
-
-    def marks(self, index: int, objects: Sequence[Stored], commits: Commits) -> list[Mark]:
-        taken = [(int(each.key.rpartition("/")[2].split("-")[0]) / 1000, each.stored_s) for each in objects]
-        return [Mark(stored_s, bisect_right(commits.at_s, at_s)) for at_s, stored_s in taken]
+    def marks(self, seen: Seen) -> list[Mark]:
+        taken = [(int(each.key.rpartition("/")[2].split("-")[0]) / 1000, each.stored_s) for each in seen.objects]
+        return [Mark(stored_s, bisect_right(seen.commits.at_s, at_s)) for at_s, stored_s in taken]
 
 
 def format_time(at_s: float) -> str:

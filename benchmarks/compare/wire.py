@@ -125,24 +125,25 @@ def parse_asked(head: Head) -> Asked:
     query = dict(parse_qsl(text, keep_blank_values=True))
     _bucket, _, key = unquote(path).removeprefix("/").partition("/")
     upload, part = query.get("uploadId", ""), int(query.get("partNumber", 0))
-    match head.method:
-        case "PUT" if key:
-            return Asked("put-part" if upload else "put", key, upload, part)
-        case "POST" if "delete" in query:
-            return Asked("delete-many", key)
-        case "POST" if "uploads" in query:
-            return Asked("begin-parts", key)
-        case "POST" if upload:
-            return Asked("finish-parts", key, upload)
-        case "GET" if not key and ("list-type" in query or "prefix" in query):
-            return Asked("list", query.get("prefix", ""))
-        case "GET" if key:
-            return Asked("get", key)
-        case "HEAD" if key:
-            return Asked("head", key)
-        case "DELETE" if key:
-            return Asked("abort-parts" if upload else "delete", key, upload)
-    return Asked("other", key)
+    if head.method == "GET" and not key:
+        listing = "list-type" in query or "prefix" in query
+        return Asked("list", query.get("prefix", "")) if listing else Asked("other", "")
+    return Asked(_operation(head.method, query, key), key, upload, part)
+
+
+def _operation(method: str, query: dict[str, str], key: str) -> Operation:
+    if method == "POST":
+        by_parameter: dict[str, Operation] = {
+            "delete": "delete-many",
+            "uploads": "begin-parts",
+            "uploadId": "finish-parts",
+        }
+        return next((operation for name, operation in by_parameter.items() if name in query), "other")
+    if not key:
+        return "other"
+    plain: dict[str, Operation] = {"PUT": "put", "GET": "get", "HEAD": "head", "DELETE": "delete"}
+    of_parts: dict[str, Operation] = {"PUT": "put-part", "DELETE": "abort-parts"}
+    return of_parts.get(method, "other") if "uploadId" in query else plain.get(method, "other")
 
 
 def stored_bytes(head: Head, body_bytes: int) -> int:

@@ -26,6 +26,10 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
     vacuum_every: int = 0
     only: tuple[str, ...] = ()
     """Strategies that it is about; empty: all."""
+    lead_s: float = 0.0
+    """How long it is left alone before anything counts."""
+    closed: bool = False
+    """No app has the databases open."""
 
     def load(self, index: int, seed: int) -> Load:
         """Return what one of the apps does."""
@@ -67,6 +71,18 @@ ALL = (
         name="three", what="three databases: idle, one transaction a minute, 10 a second", shape="oltp",
         rates=(0.0, 1 / 60, 10.0), rows=20_000, quick_s=15.0, full_s=120.0, together=True,
         only=("walrep-10s", "litestream"),
+    ),
+    Workload(
+        name="thousand",
+        what="1,000 idle databases that no app has open",
+        shape="oltp",
+        rates=(0.0,) * 1000,
+        rows=30,
+        full_s=30.0,
+        rounds=1,
+        only=("walrep-10s", "litestream"),
+        lead_s=15.0,
+        closed=True,
     ),
 )  # fmt: skip
 
