@@ -64,6 +64,8 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
         rounds = 1 if self.quick or workload.together else workload.rounds
         for index in range(len(workload.rates)):
             self.templates.path(workload, index)
+        # Made and measured before runs that take place together would do it twice.
+        self.templates.pages(workload)
         found = []
         for number in range(rounds):
             # Every round begins with another strategy: what disturbs the machine for a while disturbs each in turn.

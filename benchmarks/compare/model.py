@@ -108,7 +108,8 @@ def _image_ratio(results: Sequence[Result], strategy: str, kind: str, otherwise:
 
 def _strategies(workload: Workload) -> list[Strategy]:
     profiles = list(PROFILES.values())
-    own, others = [], ()
+    own: list[Strategy] = []
+    others: tuple[Strategy, ...] = ()
     for rpo_s in RPOS_S:
         first, *rest = compare_strategies(workload, WalrepSettings(flush=FlushPolicy(rpo_s=rpo_s)), profiles)
         named = msgspec.structs.replace(first.forecast, strategy=f"walrep, RPO {_short(rpo_s)}")

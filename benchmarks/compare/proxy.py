@@ -111,6 +111,8 @@ class Proxy:
         for each in (writer, upstream):
             if each is not None:
                 each.close()
+                with suppress(*_LOST):
+                    await each.wait_closed()
 
     async def _exchange(
         self,

@@ -23,7 +23,7 @@ def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def number(value: float) -> str:
     """Return about three digits, for people."""
     size = abs(value)
-    if size == 0 or size >= 100:
+    if size >= 100 or value == int(value):
         return f"{value:,.0f}"
     if size >= 10:
         return f"{value:.1f}"
