@@ -53,8 +53,8 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
         found = []
         for name in self.strategies:
             strategy = STRATEGIES[name]()
-            fits = strategy.needs_s <= seconds and (workload.together or not strategy.together_only)
-            if fits and (not workload.only or name in workload.only):
+            left_out = strategy.turns_only if workload.together else strategy.together_only
+            if strategy.needs_s <= seconds and not left_out and (not workload.only or name in workload.only):
                 found.append(name)
         return found
 

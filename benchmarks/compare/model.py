@@ -17,6 +17,11 @@ from walrep.core.forecast_walrep import SEGMENT_BYTES, WalrepSettings
 from walrep.core.traffic import PROFILES
 from walrep.core.workload import DAY_S, DAYS, Forecast, Workload
 
+INCIDENT, INCIDENT_LIKE = "incident", "minute"
+"""The database of the team: 13,000 changes a month in 300 MB, each of the size and kind that this workload showed."""
+
+INCIDENT_CHANGES, INCIDENT_BYTES = 13_000, 300_000_000
+
 RPOS_S = (1.0, 10.0, 60.0, 900.0)
 PAGE_BYTES = 4096
 TYPICAL = Workload(transactions_per_s=0.0)
@@ -62,6 +67,8 @@ def model(results: Sequence[Result]) -> list[Modelled]:
         workload = observe(own)
         if workload is not None:
             found += [_modelled(name, each) for each in _strategies(workload)]
+        if workload is not None and name == INCIDENT_LIKE:
+            found += [_modelled(INCIDENT, each) for each in _strategies(_incident(workload))]
     return found
 
 
@@ -77,13 +84,13 @@ def observe(results: Sequence[Result]) -> Workload | None:
     if segments is None or not shown.changed_bytes:
         return None
     fixed = segments.created * SEGMENT_BYTES
-    before_bytes = max(1, min(each.database_bytes for each in results))
+    database_bytes = min(each.database_bytes for each in results)
     return Workload(
         transactions_per_s=shown.transactions / shown.seconds,
         changed_bytes=shown.changed_bytes / shown.transactions,
         pages=shown.pages_per_transaction,
         page_size=PAGE_BYTES,
-        database_bytes=before_bytes,
+        database_bytes=database_bytes,
         encoded_ratio=max(0.0, segments.bytes - fixed) / shown.changed_bytes,
         zstd_ratio=_image_ratio(results, "walrep-10s", "image", TYPICAL.zstd_ratio),
         lz4_ratio=_image_ratio(results, "litestream", "image", TYPICAL.lz4_ratio),
@@ -95,6 +102,11 @@ def restore_points(strategy: str, transactions_per_s: float) -> tuple[tuple[floa
     each_s = 1 / transactions_per_s if transactions_per_s else float(DAY_S)
     steps = SPACINGS.get(strategy, ((30.0 * DAY_S, 0.0),))
     return tuple((age_s, max(each_s, spacing_s)) for age_s, spacing_s in steps)
+
+
+def _incident(alike: Workload) -> Workload:
+    per_s = INCIDENT_CHANGES / DAYS / DAY_S
+    return msgspec.structs.replace(alike, transactions_per_s=per_s, database_bytes=INCIDENT_BYTES)
 
 
 def _image_ratio(results: Sequence[Result], strategy: str, kind: str, otherwise: float) -> float:

@@ -22,6 +22,7 @@ COLORS = {
     "per-change": "#8d6a9f",
     "object": "#8d6a9f",
 }
+MARKERS = "osD^Xvp*h"
 YOUNGEST_S, OLDEST_S = 1.0, 40 * 86_400.0
 
 
@@ -47,6 +48,8 @@ def plot_all(folder: Path, results: Sequence[Result], found: Sequence[Modelled])
     for workload in dict.fromkeys(each.workload for each in results):
         own_results = [each for each in results if each.workload == workload]
         rate = own_results[0].transactions / own_results[0].seconds
+        if any(each.run.created for each in own_results):
+            made += _draw(folder / f"live-{workload}", partial(_live, results=own_results))
         if any(each.lag_s for each in own_results):
             made += _draw(folder / f"lag-{workload}", partial(_lag, results=own_results))
         if any(each.latency_us and not each.together for each in own_results):
@@ -76,10 +79,9 @@ def _color(strategy: str) -> str:
 
 
 def _pareto(axes: Any, found: Sequence[Modelled]) -> None:  # noqa: ANN401 - matplotlib's, which may not be installed
-    for each in found:
-        x, y = max(each.live, 1), each.traffic_bytes[STORE] / 1e9
-        axes.scatter(x, y, s=60, color=_color(each.strategy), zorder=3)
-        axes.annotate(each.strategy, (x, y), xytext=(7, 5), textcoords="offset points", fontsize=9)
+    for marker, each in zip(MARKERS, found, strict=False):
+        place = max(each.live, 1), each.traffic_bytes[STORE] / 1e9
+        axes.scatter(*place, s=90, marker=marker, color=_color(each.strategy), label=each.strategy, zorder=3)
     axes.set(
         xscale="log",
         yscale="log",
@@ -87,7 +89,8 @@ def _pareto(axes: Any, found: Sequence[Modelled]) -> None:  # noqa: ANN401 - mat
         ylabel="GB between three regions, in 30 days (Garage)",
         title=f"{found[0].workload}: modelled from measured sizes; left and down is better",
     )
-    axes.margins(0.2)
+    axes.margins(0.15)
+    axes.legend(fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
     axes.grid(visible=True, which="major", alpha=0.3)
 
 
@@ -95,7 +98,9 @@ def _objects(axes: Any, found: Sequence[Modelled]) -> None:  # noqa: ANN401 - th
     for index, each in enumerate(found):
         days = range(1, len(each.live_by_day) + 1)
         axes.plot(days, each.live_by_day, label=each.strategy, color=_color(each.strategy), linestyle=_style(index))
-    axes.set(yscale="log", xlabel="days", ylabel="live objects at midnight", title=f"{found[0].workload}: modelled")
+    axes.set(
+        yscale="log", xlabel="days", ylabel="live objects at midnight", title=f"{found[0].workload}: objects, modelled"
+    )
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     axes.grid(visible=True, alpha=0.3)
 
@@ -121,7 +126,22 @@ def _restore_points(axes: Any, names: Sequence[str], rate: float) -> None:  # no
         xlim=(YOUNGEST_S, OLDEST_S),
         xlabel="age of the state (s); a day is 86,400",
         ylabel="seconds from one restore point to the next",
-        title=f"how finely one can go back, at {rate:g} transactions a second; a line ends where nothing is kept",
+        ylim=(min(0.05, 0.5 / rate), 1e7),
+        title=f"how finely one can go back, at {rate:.3g} transactions a second; a line ends where nothing is kept",
+    )
+    axes.legend(fontsize=8, ncols=2, loc="upper left")
+    axes.grid(visible=True, alpha=0.3)
+
+
+def _live(axes: Any, results: Sequence[Result]) -> None:  # noqa: ANN401 - the same
+    for index, each in enumerate(each for each in results if not each.round and each.strategy != "none"):
+        seconds, counts = zip(*each.live_series, strict=True)
+        axes.plot(seconds, counts, label=each.strategy, color=_color(each.strategy), linestyle=_style(index))
+    axes.set(
+        yscale="log",
+        xlabel="seconds; walrep-packs has days of 40 s and a grace of 4 s, daily has days of 20 s",
+        ylabel="live objects",
+        title=f"{results[0].workload}: objects, measured",
     )
     axes.legend(fontsize=8)
     axes.grid(visible=True, alpha=0.3)

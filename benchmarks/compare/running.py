@@ -160,7 +160,7 @@ def _restores(
         command = strategy.restore_command(Wanted(index=index, output=output, at_s=at_s))
         ended = processes.run(command, apps.folder / f"restore{number}.log", variables())
         if templates.own is not None:
-            restored = compare_with_file(ended, output, apps.databases[index])
+            restored = compare_with_file(ended, output, apps.databases[index], keeps_up=strategy.keeps_up)
         else:
             original = templates.path(turn.workload, index), templates.load(turn.workload, index)
             restored = judge(ended, output, original, commits[index], at_s)

@@ -71,14 +71,16 @@ class Strategy(ABC):
 
     `kinds`: what objects are, by the third part of their keys where that is not what they are called; `image` is the
     whole database.
-    `needs_s`: shorter runs say nothing of it. `together_only`: it takes part where all run at once. `day_s`: how long
-    it takes for a day, where it scales one.
+    `needs_s`: shorter runs say nothing of it. `together_only`: it takes part where all run at once, `turns_only`: where
+    they do not. `day_s`: how long it takes for a day, where it scales one. `keeps_up`: its newest state is the app's.
     """
 
     name = ""
     what = ""
     needs_s = 0.0
     together_only = False
+    turns_only = False
+    keeps_up = True
     day_s = 86_400.0
     kinds: Mapping[str, str] = {}
 
@@ -207,6 +209,7 @@ class ScaledWalrep(Walrep):
         super().__init__(RPO_S, "walrep-packs")
         self.what = f"walrep, RPO {RPO_S:g} s, packs of {self.quarter_s:g} s and of {self.day_s:g} s"
         self.needs_s = self.day_s
+        self.turns_only = True
 
     def command(self) -> Sequence[str]:
         spans = [f"{each:g}" for each in (self.quarter_s, self.day_s, self.settle_s, self.grace_s)]
@@ -280,6 +283,7 @@ class Daily(Standin):
     what = "a snapshot a day, zstd"
     module = "daily"
     day_s = 20.0
+    keeps_up = False
 
     def marks(self, seen: Seen) -> list[Mark]:
         taken = [(int(each.key.rpartition("/")[2].split("-")[0]) / 1000, each.stored_s) for each in seen.objects]

@@ -145,6 +145,8 @@ def _costs(results: Sequence[Result]) -> str:
     rows = [
         [
             group[0].strategy,
+            _median(group, lambda each: each.start.up_bytes, MEGA),
+            _median(group, lambda each: each.start_cpu_s),
             _median(group, lambda each: each.cpu_s * HOUR_S / each.seconds),
             _median(group, lambda each: each.rss_peak_bytes, MEGA),
             _median(group, lambda each: each.local_peak_bytes, MEGA),
@@ -155,8 +157,16 @@ def _costs(results: Sequence[Result]) -> str:
         ]
         for group in _groups(results)
     ]
-    titles = ["strategy", "CPU s an hour", "RSS MB", "local disk MB", "log MB", "latency p50 ratio", "p99 ratio"]
-    return table([*titles, "longest stall (ms)"], rows)
+    titles = [
+        "strategy",
+        "MB up at the start",
+        "CPU s at the start",
+        "CPU s an hour",
+        "RSS MB",
+        "local disk MB",
+        "log MB",
+    ]
+    return table([*titles, "latency p50 ratio", "p99 ratio", "longest stall (ms)"], rows)
 
 
 def _restores(results: Sequence[Result]) -> str:

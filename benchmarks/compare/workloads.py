@@ -20,7 +20,7 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
     rates: tuple[float, ...]
     rows: int = 3000
     quick_s: float = 8.0
-    full_s: float = 20.0
+    full_s: float = 10.0
     rounds: int = 2
     together: bool = False
     vacuum_every: int = 0
@@ -42,15 +42,15 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
 
 ALL = (
     Workload(
-        name="idle", what="one database, open, not written", shape="oltp", rates=(0.0,), full_s=60.0, together=True
+        name="idle", what="one database, open, not written", shape="oltp", rates=(0.0,), full_s=30.0, together=True
     ),
     Workload(
-        name="minute", what="one transaction a minute", shape="oltp", rates=(1 / 60,), quick_s=40, full_s=180.0,
+        name="minute", what="one transaction a minute, 27 MB", shape="oltp", rates=(1 / 60,), quick_s=40, full_s=125.0,
         together=True,
     ),
     Workload(
         name="steady", what="10 transactions a second, 27 MB", shape="oltp", rates=(10.0,), rows=60_000, quick_s=20.0,
-        full_s=150.0, together=True,
+        full_s=130.0, together=True,
     ),
     Workload(
         name="busy", what="OLTP, 100 transactions a second, 27 MB", shape="oltp", rates=(100.0,), rows=60_000,
@@ -65,11 +65,11 @@ ALL = (
     ),
     Workload(
         name="apps", what="20 small apps on one host, each a transaction every 5 s", shape="oltp", rates=(0.2,) * 20,
-        rows=900, full_s=45.0, rounds=1,
+        rows=900, full_s=30.0, rounds=1,
     ),
     Workload(
         name="three", what="three databases: idle, one transaction a minute, 10 a second", shape="oltp",
-        rates=(0.0, 1 / 60, 10.0), rows=20_000, quick_s=15.0, full_s=120.0, together=True,
+        rates=(0.0, 1 / 60, 10.0), rows=20_000, quick_s=15.0, full_s=75.0, together=True,
         only=("walrep-10s", "litestream"),
     ),
     Workload(

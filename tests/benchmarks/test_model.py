@@ -57,6 +57,13 @@ def test_every_strategy_is_modelled_for_every_store() -> None:
     assert found["walrep, RPO 1 s"].requests["put"] > 9 * found["walrep, RPO 10 s"].requests["put"]
 
 
+def test_the_incident_is_modelled_from_the_workload_that_is_like_it() -> None:
+    found = model([msgspec.structs.replace(each, workload="minute") for each in measured()])
+    own = {each.strategy: each for each in found if each.workload == "incident"}
+    assert own["object per change"].created == pytest.approx(13_000)
+    assert own["daily snapshot"].upload_bytes == pytest.approx(30 * 300e6 * 0.4)
+
+
 def test_objects_pile_up_until_as_many_go_as_come() -> None:
     forecast = forecast_daily_snapshot(Workload(transactions_per_s=1.0), retention_days=7)
     days = live_by_day(forecast)

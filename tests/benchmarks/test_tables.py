@@ -51,13 +51,13 @@ def test_latency_is_a_ratio_to_the_round_without_protection() -> None:
         result("daily", round=1, latency_us=spread([200.0] * 10)),
     ]
     costs = measured(rounds).split("CPU s an hour")[1]
-    assert cells(costs, "daily")[5] == "1.25 (1.00 to 1.50)"
+    assert cells(costs, "daily")[7] == "1.25 (1 to 1.50)"
 
 
 def test_latencies_of_runs_that_shared_the_machine_are_not_told() -> None:
     rounds = [result("none", together=True), result("daily", together=True)]
     costs = measured(rounds).split("CPU s an hour")[1]
-    assert cells(costs, "daily")[5:] == ["", "", ""]
+    assert cells(costs, "daily")[7:] == ["", "", ""]
 
 
 def test_a_wrong_restore_is_an_incident_and_being_behind_is_not() -> None:
