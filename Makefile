@@ -6,7 +6,7 @@ READY := .venv/.ready
 PATHS := $(wildcard walrep tests benchmarks)
 
 .DEFAULT_GOAL := help
-.PHONY: help check test test-servers lint fast demo demo-s3 servers bench month soak mutants format clean
+.PHONY: help check test test-servers lint fast demo demo-s3 servers bench bench-quick month soak mutants format clean
 
 help:  ## Show this list
 	@grep -E '^[a-z0-9-]+:.*##' Makefile | sed -E 's/^([a-z0-9-]+):[^#]*## */\1\t/' | expand -t 12

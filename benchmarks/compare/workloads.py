@@ -61,7 +61,7 @@ ALL = (
     Workload(name="blobs", what="random blobs of 2,000 bytes, 50 a second", shape="blobs", rates=(50.0,)),
     Workload(
         name="vacuum", what="10 transactions a second, and a VACUUM in the middle", shape="oltp", rates=(10.0,),
-        rows=20_000, vacuum_every=100,
+        rows=20_000, vacuum_every=50,
     ),
     Workload(
         name="apps", what="20 small apps on one host, each a transaction every 5 s", shape="oltp", rates=(0.2,) * 20,
