@@ -84,11 +84,6 @@ class _Books(Place):
         self._quarter, self._quarter_count = 0, 0
         self._forget()
 
-    def stored(self) -> Stored:
-        """Return what is there; the newest segment stays, as the engine has it."""
-        kept = frozenset((segment_key(self.seq),))
-        return msgspec.structs.replace(super().stored(), kept=kept)
-
     def write(self, shipped: Iterable[Shipped]) -> None:
         """Store segments, each at its time."""
         for each in shipped:

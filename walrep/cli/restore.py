@@ -116,6 +116,7 @@ def _print_json(output: Output, outcome: RestoreOutcome) -> None:
             "requests": outcome.requests,
             "seconds": outcome.seconds,
             "snapshot": {"key": plan.snapshot.key, "size_bytes": plan.snapshot.size_bytes},
+            "under": None if plan.under is None else {"key": plan.under.key, "size_bytes": plan.under.size_bytes},
             "segments": [{"key": each.key, "size_bytes": each.size_bytes} for each in plan.slices],
             "reasons": plan.reasons,
             "notices": outcome.notices,

@@ -49,10 +49,14 @@ __all__ = [
 
 
 class Coverage(msgspec.Struct, frozen=True, kw_only=True):
-    """A snapshot and the links on top of it, without those that hold no transaction; it may lie inside the first."""
+    """A snapshot and the links on top of it, without those that hold no transaction; it may lie inside the first.
+
+    `under` is the full snapshot under a differential one.
+    """
 
     snapshot: Snapshot
     links: tuple[Link, ...]
+    under: Snapshot | None = None
 
     @property
     def first_txid(self) -> Txid:
@@ -198,7 +202,10 @@ def _timeline(identity: TimelineId, parts: Parts, gone: _Gone, problems: list[Pr
     chosen = Chain(links, lambda before, after: not defect_between(before, after))
     _report_breaks(chosen, identity, gone, problems)
     chain = tuple(link for run in chosen.runs for link in run)
-    coverages = tuple(_coverage(snapshot, chosen.runs, gone, problems) for snapshot in parts.snapshots)
+    coverages = tuple(
+        msgspec.structs.replace(_coverage(snapshot, chosen.runs, gone, problems), under=under)
+        for snapshot, under in _usable_snapshots(parts.snapshots, problems)
+    )
     opening = start.header.start if start else None
     ends = [link.footer.txid_after for link in chain] + [name.last_txid for name in parts.pack_names]
     return Timeline(
@@ -221,6 +228,21 @@ def _timeline(identity: TimelineId, parts: Parts, gone: _Gone, problems: list[Pr
         coverages=coverages,
         ranges=_ranges(coverages),
     )
+
+
+def _usable_snapshots(
+    snapshots: Sequence[Snapshot], problems: list[Problem]
+) -> Iterator[tuple[Snapshot, Snapshot | None]]:
+    """Yield each snapshot that a restore can use, and the full one under it."""
+    full = {each.name.txid: each for each in snapshots if each.name.full_txid is None}
+    for each in snapshots:
+        if each.name.full_txid is None:
+            yield each, None
+        elif each.name.full_txid in full:
+            yield each, full[each.name.full_txid]
+        else:
+            message = f"the full snapshot under {each.key} is missing"
+            problems.append(Problem(kind="orphan-snapshot", message=message, timeline=each.name.timeline))
 
 
 def _with_what_left(timeline: Timeline, timelines: Sequence[Timeline]) -> Timeline:

@@ -35,13 +35,20 @@ def take_inventory(listing: Iterable[Listed], segments: Mapping[str, SegmentFact
     pins: list[Pin] = []
     others: dict[str, int] = {}
     kept: dict[str, str] = {}
+    listing = list(listing)
+    full = {
+        (name.timeline, name.txid): each.key
+        for each in listing
+        if (name := parse_snapshot_key(each.key)) is not None and name.full_txid is None
+    }
     for each in listing:
         if (fact := segments.get(each.key)) is not None:
             logs.append(_log_of_segment(each, fact))
         elif (pack := parse_pack_key(each.key)) is not None:
             logs.append(_log_of_pack(each, pack))
         elif (snapshot := parse_snapshot_key(each.key)) is not None:
-            snapshots.append(_snapshot(each, snapshot))
+            under = None if snapshot.full_txid is None else full.get((snapshot.timeline, snapshot.full_txid), "")
+            snapshots.append(_snapshot(each, snapshot, under))
         else:
             others[each.key] = each.size_bytes
             if (pin := parse_pin_key(each.key)) is not None:
@@ -91,7 +98,7 @@ def _log_of_pack(listed: Listed, name: PackName) -> Log:
     )
 
 
-def _snapshot(listed: Listed, name: SnapshotName) -> Snapshot:
+def _snapshot(listed: Listed, name: SnapshotName, under: str | None) -> Snapshot:
     return Snapshot(
         key=listed.key,
         timeline=name.timeline,
@@ -99,5 +106,7 @@ def _snapshot(listed: Listed, name: SnapshotName) -> Snapshot:
         seen_ms=name.seen_ms,
         seq=name.seq,
         size_bytes=listed.size_bytes,
+        kind="full" if under is None else "differential",
+        base_key=under or "",
         stored_ms=listed.stored_ms,
     )

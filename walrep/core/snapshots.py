@@ -36,7 +36,7 @@ class SnapshotPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """`at_s`: seconds after midnight, UTC; None: spread. `full_days`: how old a full one is leant on.
 
     `outgrown_bytes_min`: logs below that never call for one more. `changed_share_max`: of the pages, for a
-    differential one. `day_ms` is a day.
+    differential one. `day_ms` is a day. `look_s`: how often it is asked whether one is due.
     """
 
     at_s: int | None = None
@@ -44,6 +44,7 @@ class SnapshotPolicy(msgspec.Struct, frozen=True, kw_only=True):
     outgrown_bytes_min: int = 64 << 20
     changed_share_max: float = 0.5
     day_ms: int = _DAY_MS
+    look_s: float = 60.0
 
 
 class SnapshotFacts(msgspec.Struct, frozen=True, kw_only=True):

@@ -23,6 +23,7 @@ from walrep.engine.outage import Outage
 from walrep.engine.parts import EngineParts
 from walrep.engine.settings import DatabaseSettings
 from walrep.engine.shipping import Shipper
+from walrep.engine.snapshots import Snapshotter
 from walrep.engine.spooler import Spooler, SpoolerLimits
 from walrep.engine.timeline import begin_timeline
 from walrep.engine.waiting import unless, wait_for_event
@@ -171,7 +172,7 @@ class Replicator:
             spooler = self._new_spooler(spool, shipper)
             try:
                 if await self._go_on(capture, shipper, spooler, (reason, recovered, evidence)):
-                    await self._ended.wait()
+                    await self._make_snapshots(capture, shipper, spooler)
             except (SpoolError, CaptureBroken, DatabaseReplaced) as error:
                 self._break(error)
                 if isinstance(error, SpoolError) and not self._retried:
@@ -185,6 +186,13 @@ class Replicator:
             if self._broken is not None:
                 reason = await self._after_break(self._broken, spool)
             self._retried = True
+
+    async def _make_snapshots(self, capture: Capture, shipper: Shipper, spooler: Spooler) -> None:
+        """Make what snapshots are due, until the timeline ends."""
+        policy = self._settings.snapshots
+        if policy is not None:
+            await Snapshotter(self._parts, self._settings.path, policy, capture, (shipper, spooler)).run(self._ended)
+        await self._ended.wait()
 
     def _new_spooler(self, spool: Spool, shipper: Shipper) -> Spooler:
         return Spooler(
