@@ -35,7 +35,7 @@ from walrep.disk.room import DiskRoom
 from walrep.disk.state import HashStore, StateDirectory
 from walrep.errors import SpoolFull, check
 
-__all__ = ["BASE_PART", "DISK_RESERVE_BYTES", "OutboxItem", "SNAPSHOT_PART", "Recovered", "Sealed", "Spool"]
+__all__ = ["BASE_PART", "DISK_RESERVE_BYTES", "SNAPSHOT_PART", "OutboxItem", "Recovered", "Sealed", "Spool"]
 
 
 DISK_RESERVE_BYTES = 64 << 20

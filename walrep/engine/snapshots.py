@@ -1,4 +1,4 @@
-"""Snapshots of a database whose transactions are captured: once a day, and when the logs have outgrown it.
+"""Snapshots of a database whose transactions are captured: once a day, when the logs have outgrown it, or when asked.
 
 When, and of which kind, is decided by `walrep.core.snapshots`; how a page gets into one by `walrep.sqlite.snapshot`.
 A snapshot is an addition: whatever fails in it is told, and tried again later, and no transaction waits for it.
@@ -10,18 +10,20 @@ import asyncio
 from concurrent.futures import Future
 from functools import partial
 from math import inf
-from pathlib import Path
 
 import msgspec
 import numpy as np
 
 from walrep.core.events import Alarm
 from walrep.core.objects import SnapshotHeader
-from walrep.core.snapshots import SnapshotFacts, SnapshotPolicy, plan_kind, plan_snapshot
+from walrep.core.snapshots import SnapshotFacts, plan_kind, plan_snapshot
 from walrep.core.units import Seq, TimelineId
 from walrep.disk.full import FullHashes, load_full
 from walrep.disk.spool import SNAPSHOT_PART, OutboxItem, Sealed, Spool
+from walrep.engine.asking import SNAPSHOT_REQUEST, SnapshotAnswer, SnapshotRequest, answer_request, read_request
+from walrep.engine.inflight import task_group
 from walrep.engine.parts import EngineParts
+from walrep.engine.settings import DatabaseSettings
 from walrep.engine.shipping import Shipper
 from walrep.engine.spooler import Spooler
 from walrep.engine.waiting import wait_for_event
@@ -33,6 +35,7 @@ __all__ = ["Snapshotter"]
 
 _AGAIN_S = 3600.0
 _SWEEP_S = 0.02
+_STORED_S = 0.05
 
 
 class _Published(msgspec.Struct, frozen=True):
@@ -47,19 +50,16 @@ class Snapshotter:
     """Makes the snapshots of one timeline, from its base or resume until it ends."""
 
     def __init__(
-        self,
-        parts: EngineParts,
-        database: Path,
-        policy: SnapshotPolicy,
-        capture: Capture,
-        shipping: tuple[Shipper, Spooler],
+        self, parts: EngineParts, settings: DatabaseSettings, capture: Capture, shipper: Shipper, spooler: Spooler
     ) -> None:
         self._parts = parts
-        self._database = database
-        self._policy = policy
+        self._database = settings.path
+        self._policy = settings.snapshots
         self._capture = capture
-        self._shipper, self._spooler = shipping
-        self._not_before_s = float("-inf")
+        self._shipper = shipper
+        self._spooler = spooler
+        self._not_before_s = -inf
+        self._wake = asyncio.Event()
 
     async def run(self, ended: asyncio.Event) -> None:
         """Make snapshots when they are due, until `ended`.
@@ -70,12 +70,44 @@ class Snapshotter:
             SpoolError: the spool failed, and with it the capture.
 
         """
-        while not await wait_for_event(ended, self._wait_s()):
-            # An outage ends with segments; what is large goes out when they are.
-            if not self._shipper.is_drained:
-                self._postpone(self._policy.look_s)
-            elif self._due_s() <= 0:
-                await self._attempt(ended)
+        directory = self._spooler.spool.directory.path
+        with self._parts.watcher.watch(directory, frozenset({SNAPSHOT_REQUEST}), self._wake):
+            async with task_group() as group:
+                relay = group.create_task(self._wake_at(ended))
+                while not ended.is_set():
+                    self._wake.clear()
+                    request = await self._parts.runner.run(partial(read_request, directory))
+                    if request is not None:
+                        await self._answer(request, ended)
+                    # An outage ends with segments; what is large goes out when they are.
+                    elif not self._shipper.is_drained:
+                        self._postpone(self._policy.look_s)
+                    elif self._due_s() <= 0:
+                        await self._attempt(ended)
+                    await wait_for_event(self._wake, self._wait_s())
+                relay.cancel()
+
+    async def _wake_at(self, ended: asyncio.Event) -> None:
+        await ended.wait()
+        self._wake.set()
+
+    async def _answer(self, request: SnapshotRequest, ended: asyncio.Event) -> None:
+        """Make the snapshot that somebody asks for, if there is anything new, and tell when it is stored."""
+        clock, spool = self._parts.clock, self._spooler.spool
+        try:
+            await self._shipper.seal("a snapshot was asked for", final=False)
+            is_new = spool.state.txid != spool.state.snapshot_txid
+            if is_new or request.full:
+                await self._make(ended, full=request.full)
+            while not self._shipper.is_drained and not ended.is_set():
+                await clock.sleep(_STORED_S)
+            answer = SnapshotAnswer(made=is_new or request.full, bookmark=str(spool.state.position()))
+        except SpoolError as error:
+            if self._spooler.failure is not None:
+                raise
+            answer = SnapshotAnswer(made=False, error=str(error), hint=error.hint)
+        if not ended.is_set():
+            await self._parts.runner.run(partial(answer_request, spool.directory.path, answer))
 
     def _wait_s(self) -> float:
         return max(0.0, min(self._policy.look_s, self._due_s()))
@@ -111,7 +143,7 @@ class Snapshotter:
             message = f"a snapshot could not be made: {error}"
             self._parts.report(Alarm(database=str(self._database), key="snapshot", message=message, hint=error.hint))
 
-    async def _make(self, ended: asyncio.Event) -> None:
+    async def _make(self, ended: asyncio.Event, *, full: bool = False) -> None:
         state = self._spooler.spool.state
         timeline = state.timeline
         check(timeline is not None, "a snapshot belongs to a timeline")
@@ -122,7 +154,7 @@ class Snapshotter:
             created_ms=self._parts.clock.now_ms(),
             page_size=state.page_size,
         )
-        under = await self._choose(header.timeline)
+        under = None if full else await self._choose(header.timeline)
         copy = await self._parts.runner.run(partial(self._new_copy, header, under))
         try:
             published = await self._copy(copy, ended)
