@@ -200,7 +200,7 @@ async def test_what_it_does_is_proved(url: str) -> None:
 async def test_a_large_object_is_stored_although_the_answer_to_its_completion_was_lost(
     url: str, *, if_absent: bool
 ) -> None:
-    """Both forget an upload that is complete: the tag of the object tells, or the caller, where it had to be created."""
+    """Both forget an upload that is complete: the tag of the object tells; or the caller, if it had to be created."""
     place, clients = s3_url(url), S3Clients({})
     api = LossyApi((await clients.get(clients.resolve(place))).api)
     retries = Retries(SystemClock(), RetryPolicy(), random.Random(0), lambda _error, _delay_s: None)
