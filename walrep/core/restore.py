@@ -290,7 +290,7 @@ def _refuse_lost(history: History, timelines: Sequence[Timeline], last: Timeline
 
     What is gone may have been seen in the very millisecond of the last transaction that is there.
     """
-    if last.readable_txid < last.tip_txid:
+    if last.readable_txid < last.tip_txid or last.tail_gone:
         _refuse_unfinished(history, last)
     following = next((each for each in timelines if each.number > last.number), None)
     if following is not None and following.number > last.number + 1:
@@ -303,6 +303,13 @@ def _refuse_lost(history: History, timelines: Sequence[Timeline], last: Timeline
 
 def _refuse_unfinished(history: History, timeline: Timeline) -> None:
     """Refuse the end of a timeline where it would silently be older than the newest that was stored."""
+    if timeline.tail_gone:
+        last = timeline.ranges[-1] if timeline.ranges else None
+        raise TargetNotFound(
+            f"what timeline {timeline.id} ended with is not kept any more",
+            detail=f"retention deleted it; {describe_ranges([timeline])}",
+            hint=f"to restore what is kept, add --timeline {timeline.id} --txid {last.last_txid}" if last else "",
+        )
     complete = timeline.ranges and timeline.ranges[-1].last_txid == timeline.tip_txid
     if complete and not _unreadable_after(history, timeline):
         return

@@ -30,6 +30,7 @@ from walrep.core.names import (
     REPLICA_KEY,
     SnapshotName,
     parse_pack_key,
+    parse_pruned_key,
     parse_segment_name,
     segment_key,
     snapshot_key,
@@ -46,6 +47,7 @@ from walrep.core.objects import (
 )
 from walrep.core.pack import read_source
 from walrep.core.pages import page_hash
+from walrep.core.prunings import decode_record
 from walrep.core.records import Known, Needs, SnapshotEnds
 from walrep.core.segment import SegmentChunk, encode_segment_end, encode_segment_start, read_segment
 from walrep.core.snapshot import (
@@ -120,7 +122,8 @@ def history_of(objects: Mapping[str, bytes], replica: str = "", *, skip_replaced
             packs[key] = footer
         elif isinstance(header, SegmentHeader) and isinstance(footer, SegmentFooter):
             ends[key] = SegmentEnds(header, footer)
-    return build_history(sizes, ends, replica, packs)
+    records = [decode_record(data) for key, data in sorted(objects.items()) if parse_pruned_key(key) is not None]
+    return build_history(sizes, ends, replica, packs, records)
 
 
 def known_of(objects: Mapping[str, bytes], needs: Needs, known: Known | None = None) -> Known:
