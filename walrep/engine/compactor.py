@@ -24,6 +24,7 @@ from walrep.core.compaction import (
     PackPlan,
     SegmentFact,
     Stored,
+    newest_segments,
     plan_compaction,
     segment_fact,
     stored_from,
@@ -107,16 +108,23 @@ class Compactor:
         return self._segments
 
     async def load(self) -> None:
-        """Learn what the replica holds; what was noted since it was listed is known better. One LIST, and some GETs."""
+        """Learn what the replica holds, and forget what is not there any more. One LIST, and some GETs.
+
+        What was known before is known better, and so is what is noted meanwhile.
+        """
+        before = {*self._segments, *self._packs}
         reader = ReplicaReader(self._store, self._runner)
         reader.damaged_packs.update(self._damaged)
         try:
             stored = stored_from(await reader.history())
         finally:
             reader.close()
-        self._segments = {each.key: each for each in stored.segments} | self._segments
-        self._packs = {each.key: each for each in stored.packs} | self._packs
         self._leftovers = {each.key: each for each in stored.leftovers}
+        segments = {each.key: each for each in stored.segments}
+        packs = {each.key: each for each in stored.packs}
+        gone = before - segments.keys() - packs.keys() - self._leftovers.keys()
+        self._segments = {key: each for key, each in (segments | self._segments).items() if key not in gone}
+        self._packs = {key: each for key, each in (packs | self._packs).items() if key not in gone}
 
     def note_segment(self, key: str, header: SegmentHeader, footer: SegmentFooter, size_bytes: int) -> None:
         """Note a segment that has just been stored."""
@@ -130,15 +138,13 @@ class Compactor:
 
     def plan(self, pending_ms: int | None) -> CompactionPlan:
         """Return what is to be done now; `pending_ms` is when the oldest commit was seen that is not stored yet."""
-        # INV-24: a start looks for the newest segment that the store has acknowledged, and for the next number.
         known: list[SegmentFact | Leftover] = [*self._segments.values(), *self._leftovers.values()]
-        newest = max(known, key=lambda each: each.seq, default=None)
         stored = Stored(
             segments=[*self._segments.values()],
             packs=[*self._packs.values()],
             leftovers=[*self._leftovers.values()],
             pending_ms=pending_ms,
-            kept=frozenset() if newest is None else frozenset((newest.key,)),
+            kept=frozenset(newest_segments(known)),
         )
         return plan_compaction(stored, now_ms=self._clock.now_ms(), policy=self._policy)
 
