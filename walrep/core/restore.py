@@ -149,15 +149,18 @@ def _plan_time(
     missing = straddling(timelines, ms, known)
     if missing != Needs():
         return missing
+    moments = list_moments(timelines, known)
     try:
-        found, notices = find_moment(list_moments(timelines, known), ms, nearest_before=nearest_before)
+        found, _accepted = find_moment(moments, ms, nearest_before=True)
     except TargetNotFound as error:
         raise TargetNotFound(error.message, detail=error.detail, hint=describe_ranges(timelines)) from None
     chosen = next(each for each in timelines if each.id == found.timeline)
     if found.txid == chosen.readable_txid:
+        # Before it is called one of two that may be meant: it may be neither.
         _refuse_lost(history, timelines, chosen)
-        if ms > found.seen_ms and not nearest_before:
-            _refuse_unfinished(history, chosen)
+    found, notices = find_moment(moments, ms, nearest_before=nearest_before)
+    if found.txid == chosen.readable_txid and ms > found.seen_ms and not nearest_before:
+        _refuse_unfinished(history, chosen)
     reasons = (
         f"transaction {found.txid} is the last one seen by {format_time(ms)}",
         _timeline_reason(chosen, timeline) if timeline else f"timeline {chosen.id} was the current one then",

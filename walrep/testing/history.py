@@ -188,6 +188,7 @@ class HistoryBuilder:
         parent: Position | None = None,
         looked_ms: int | None = None,
         base: bool = True,
+        fence: bool = False,
     ) -> TimelineId:
         """Open a timeline with this image; without `base`, leave its first snapshot out."""
         self._number += 1
@@ -199,7 +200,7 @@ class HistoryBuilder:
         self._seal_header_state()
         self._remember()
         reason = "new replica" if parent is None else "restore"
-        self._put_segment(TimelineStart(reason=reason, parent=parent, looked_ms=looked_ms), seen_ms)
+        self._put_segment(TimelineStart(reason=reason, parent=parent, looked_ms=looked_ms), seen_ms, fence=fence)
         if base:
             self.snapshot(seen_ms)
         return self.timeline
@@ -289,7 +290,7 @@ class HistoryBuilder:
         self._sealed_image = dict(self.image)
         self._sealed = (self.txid, image_checksum(self.image), self.page_count)
 
-    def _put_segment(self, start: TimelineStart | None, created_ms: int) -> str:
+    def _put_segment(self, start: TimelineStart | None, created_ms: int, *, fence: bool = False) -> str:
         self.seq += 1
         txid, checksum, pages = self._sealed
         header = SegmentHeader(
@@ -303,6 +304,7 @@ class HistoryBuilder:
             checksum_before=checksum,
             pages_before=pages,
             start=start,
+            fence=fence,
         )
         data = encode_segment_start(header)
         blocks = self._chunk_blocks(txid)
