@@ -185,8 +185,7 @@ async def plan_prune(
 ) -> Pruning:
     """Return what retention would delete; see `walrep.engine.janitor` for what it raises."""
     async with _opened(url, clock, environment) as (store, runner):
-        janitor = Janitor(store, clock=clock, writer=new_writer())
-        return await janitor.plan(await janitor.known_segments(runner), policy)
+        return await Janitor(store, clock=clock, runner=runner, writer=new_writer()).plan({}, policy)
 
 
 async def prune(
@@ -194,8 +193,7 @@ async def prune(
 ) -> PruneOutcome:
     """Delete what retention does not keep; see `walrep.engine.janitor` for what it raises."""
     async with _opened(url, clock, environment) as (store, runner):
-        janitor = Janitor(store, clock=clock, writer=new_writer())
-        return await janitor.run(await janitor.known_segments(runner), policy, yes=yes)
+        return await Janitor(store, clock=clock, runner=runner, writer=new_writer()).run({}, policy, yes=yes)
 
 
 async def keep(

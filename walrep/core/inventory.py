@@ -2,8 +2,10 @@
 
 The keys of packs, snapshots and pins tell what they are; segments are known from their headers and footers. What is not
 known is none of retention's business, and stays: so do segments beside the pack that replaces them, which compaction
-deletes. A key tells when the first and the last transaction were seen; as a clock can step between the two, the later
-one counts for both ends.
+deletes. Other unknown segments are to be read first: what another writer has stored since may rest on what looks old.
+
+A key tells when the first and the last transaction were seen; as a clock can step between the two, the later one counts
+for both ends.
 """
 
 from __future__ import annotations
@@ -13,11 +15,20 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from walrep.core.holding import Holding, Log, Pin, Point, Snapshot
-from walrep.core.names import PackName, SnapshotName, parse_pack_key, parse_pin_key, parse_snapshot_key
+from walrep.core.links import replacing
+from walrep.core.names import (
+    PackName,
+    SegmentName,
+    SnapshotName,
+    parse_pack_key,
+    parse_pin_key,
+    parse_segment_name,
+    parse_snapshot_key,
+)
 from walrep.core.stored import SegmentFact
 from walrep.core.units import Txid
 
-__all__ = ["Listed", "take_inventory"]
+__all__ = ["Listed", "take_inventory", "unknown_segments"]
 
 
 class Listed(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,12 +68,21 @@ def take_inventory(listing: Iterable[Listed], segments: Mapping[str, SegmentFact
     return Holding(logs=logs, snapshots=snapshots, pins=pins, others=others, reserved=_newest(logs) | kept)
 
 
+def unknown_segments(listing: Iterable[Listed], segments: Mapping[str, SegmentFact]) -> frozenset[str]:
+    """Return the keys of segments that are not known, and that no pack replaces."""
+    keys = {each.key for each in listing}
+    names = {key: name for key in keys - segments.keys() if (name := parse_segment_name(key)) is not None}
+    packs = [pack for key in sorted(keys) if names and (pack := parse_pack_key(key)) is not None]
+    return frozenset(key for key, name in names.items() if replacing(name, packs) is None)
+
+
 def _newest(logs: Sequence[Log]) -> dict[str, str]:
-    """Return what a writer's next start looks for, and counts on from (INV-24)."""
-    newest = max((log.last_seq for log in logs), default=None)
-    return {
-        log.key: "it holds the newest segment, which the next start looks for" for log in logs if log.last_seq == newest
-    }
+    """Return what a writer's next start looks for, and counts on from: of each writer that keys tell apart. INV-24."""
+    newest: dict[str, Log] = {}
+    for log in sorted(logs, key=lambda each: (each.last_seq, each.key)):
+        name = parse_segment_name(log.key) or SegmentName(log.last_seq)
+        newest[name.nonce] = log
+    return {log.key: "it holds the newest segment, which the next start looks for" for log in newest.values()}
 
 
 def _log_of_segment(listed: Listed, fact: SegmentFact) -> Log:

@@ -158,15 +158,18 @@ def _plan_time(
     missing = straddling(timelines, ms, known)
     if missing != Needs():
         return missing
+    moments = list_moments(timelines, known)
     try:
-        found, notices = find_moment(list_moments(timelines, known), ms, nearest_before=nearest_before)
+        found, _accepted = find_moment(moments, ms, nearest_before=True)
     except TargetNotFound as error:
         raise TargetNotFound(error.message, detail=error.detail, hint=describe_ranges(timelines)) from None
     chosen = next(each for each in timelines if each.id == found.timeline)
     if found.txid == chosen.readable_txid:
+        # Before it is called one of two that may be meant: it may be neither.
         _refuse_lost(history, timelines, chosen)
-        if ms > found.seen_ms and not nearest_before:
-            _refuse_unfinished(history, chosen)
+    found, notices = find_moment(moments, ms, nearest_before=nearest_before)
+    if found.txid == chosen.readable_txid and ms > found.seen_ms and not nearest_before:
+        _refuse_unfinished(history, chosen)
     reasons = (
         f"transaction {found.txid} is the last one seen by {format_time(ms)}",
         _timeline_reason(chosen, timeline) if timeline else f"timeline {chosen.id} was the current one then",
@@ -306,7 +309,7 @@ def _refuse_lost(history: History, timelines: Sequence[Timeline], last: Timeline
 
     What is gone may have been seen in the very millisecond of the last transaction that is there.
     """
-    if last.readable_txid < last.tip_txid:
+    if last.readable_txid < last.tip_txid or last.tail_gone:
         _refuse_unfinished(history, last)
     following = next((each for each in timelines if each.number > last.number), None)
     if following is not None and following.number > last.number + 1:
@@ -319,6 +322,13 @@ def _refuse_lost(history: History, timelines: Sequence[Timeline], last: Timeline
 
 def _refuse_unfinished(history: History, timeline: Timeline) -> None:
     """Refuse the end of a timeline where it would silently be older than the newest that was stored."""
+    if timeline.tail_gone:
+        last = timeline.ranges[-1] if timeline.ranges else None
+        raise TargetNotFound(
+            f"what timeline {timeline.id} ended with is not kept any more",
+            detail=f"retention deleted it; {describe_ranges([timeline])}",
+            hint=f"to restore what is kept, add --timeline {timeline.id} --txid {last.last_txid}" if last else "",
+        )
     complete = timeline.ranges and timeline.ranges[-1].last_txid == timeline.tip_txid
     if complete and not _unreadable_after(history, timeline):
         return
