@@ -179,7 +179,7 @@ def restored_images(directory: Path, into: Path) -> list[bytes]:
     """Ship what lies in the outbox and the cache into a folder; return the newest timeline's databases in order."""
     shutil.rmtree(into, ignore_errors=True)
     for path in sorted([*(directory / "cache").iterdir(), *(directory / "outbox").iterdir()]):
-        if path.suffix == ".base":
+        if path.suffix == ".snapshot":
             header, footer = snapshot_ends(path)
             name = SnapshotName(timeline=header.timeline, txid=footer.txid, seen_ms=footer.seen_ms, seq=footer.seq)
             target = into / snapshot_key(name)

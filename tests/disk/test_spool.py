@@ -42,7 +42,7 @@ def write_some(rig: SpoolRig) -> None:
 
 
 def names(directory: Path) -> list[str]:
-    return sorted(path.name for path in directory.iterdir() if path.name not in {"lock", "outbox", "cache"})
+    return sorted(path.name for path in directory.iterdir() if path.name not in {"lock", "outbox", "cache", "full"})
 
 
 def test_what_is_sealed_is_every_transaction(rig: SpoolRig, tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_a_kill_while_a_timeline_is_opened_leaves_the_one_before_or_none(rig: Sp
     outcomes = []
     for copy in copies:
         again = SpoolRig(copy)
-        state, listed = again.spool.state, [item.seq for item in again.spool.outbox() if not item.is_base]
+        state, listed = again.spool.state, [item.seq for item in again.spool.outbox() if not item.is_snapshot]
         if state.timeline is None:
             assert (listed, again.spool.recover()) == ([1, 2, 3], None)
             assert state.parent == rig.spool.state.parent
@@ -174,7 +174,7 @@ def test_a_kill_while_a_base_is_published_leaves_no_base_or_a_whole_timeline(tmp
     outcomes = []
     for copy in copies:
         again = SpoolRig(copy)
-        bases = [item for item in again.spool.outbox() if item.is_base]
+        bases = [item for item in again.spool.outbox() if item.is_snapshot]
         recovered = again.spool.recover()
         assert (recovered is not None) == bool(bases) == (again.spool.state.timeline is not None)
         if recovered is not None:
@@ -310,7 +310,7 @@ def test_a_base_goes_after_the_segment_that_opened_its_timeline(rig: SpoolRig) -
     write_some(rig)
     rig.seal()
     (rig.directory.path / "outbox" / "notes.txt").write_text("not ours")
-    assert [(item.seq, item.is_base) for item in rig.spool.outbox()] == [(1, False), (1, True), (2, False)]
+    assert [(item.seq, item.is_snapshot) for item in rig.spool.outbox()] == [(1, False), (1, True), (2, False)]
 
 
 def change_state(directory: Path, change: Callable[[dict[str, object]], object]) -> None:
@@ -331,7 +331,7 @@ def test_what_the_state_does_not_name_is_removed(rig: SpoolRig, tmp_path: Path) 
     change_state(without, lambda state: state.update(next_seq=2, timeline=None))
     for copy, expected in ((older, [(1, False), (1, True)]), (without, [(1, False)])):
         again = SpoolRig(copy)
-        assert [(item.seq, item.is_base) for item in again.spool.outbox()] == expected
+        assert [(item.seq, item.is_snapshot) for item in again.spool.outbox()] == expected
         again.close()
 
 
@@ -340,7 +340,7 @@ def test_the_base_of_an_older_timeline_that_waits_is_not_removed(rig: SpoolRig, 
     copy = tmp_path / "copy"
     shutil.copytree(rig.directory.path, copy)
     again = SpoolRig(copy)
-    assert [(item.seq, item.is_base) for item in again.spool.outbox()] == [(1, False), (1, True), (2, False)]
+    assert [(item.seq, item.is_snapshot) for item in again.spool.outbox()] == [(1, False), (1, True), (2, False)]
     again.close()
 
 
@@ -356,7 +356,7 @@ def test_the_cache_evicts_the_oldest_first(rig: SpoolRig) -> None:
     for number in range(4):
         rig.commit((1, page(number)))
         rig.seal()
-    segments = [item for item in rig.spool.outbox() if not item.is_base][1:]
+    segments = [item for item in rig.spool.outbox() if not item.is_snapshot][1:]
     room = sum(item.size_bytes for item in segments[2:])
     for item in rig.spool.outbox():
         rig.spool.keep(item, cache_bytes_max=room)

@@ -51,7 +51,7 @@ def build(folder: Path) -> None:
         (folder / "replica").write_bytes(msgspec.json.format(msgspec.json.encode(info)) + b"\n")
         for item in rig.spool.outbox():
             key = segment_key(item.seq)
-            if item.is_base:
+            if item.is_snapshot:
                 header, footer = snapshot_ends(item.path)
                 key = snapshot_key(
                     SnapshotName(timeline=header.timeline, txid=footer.txid, seen_ms=footer.seen_ms, seq=footer.seq)

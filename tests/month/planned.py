@@ -17,8 +17,7 @@ from tests.month.scenarios import DAY_MS, Scenario
 from tests.month.world import SETTLED_S, Outcome, Shipped
 from walrep.core.compaction import QUARTER_MS, PackPlan
 from walrep.core.history import History
-from walrep.core.names import segment_key
-from walrep.core.stored import Stored, stored_from
+from walrep.core.stored import stored_from
 from walrep.store.observe import RequestCounts
 
 __all__ = ["plan_days"]
@@ -83,11 +82,6 @@ class _Books(Place):
         self._due_ms: int | None = now_ms
         self._quarter, self._quarter_count = 0, 0
         self._forget()
-
-    def stored(self) -> Stored:
-        """Return what is there; the newest segment stays, as the engine has it."""
-        kept = frozenset((segment_key(self.seq),))
-        return msgspec.structs.replace(super().stored(), kept=kept)
 
     def write(self, shipped: Iterable[Shipped]) -> None:
         """Store segments, each at its time."""

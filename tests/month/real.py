@@ -157,9 +157,9 @@ class _Real:
         day_ms = COMPACTION.spans_ms[-1]
         while True:
             await self._clock.sleep((day_ms - self._clock.now_ms() % day_ms) / 1000)
-            day = self._ledger.close_day(f"day {len(self._days) + 1}")
+            self._days.append(self._ledger.close_day(f"day {len(self._days) + 1}"))
             await self._clock.sleep(SETTLED_S)
-            self._days.append(msgspec.structs.replace(day, live_settled=len(self._ledger.live)))
+            self._days[-1] = msgspec.structs.replace(self._days[-1], live_settled=len(self._ledger.live))
 
     async def _compare(self, stores: app.Stores) -> None:
         """Compare the books with what the bucket holds."""

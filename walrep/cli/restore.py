@@ -116,6 +116,7 @@ def _print_json(output: Output, outcome: RestoreOutcome) -> None:
             "requests": outcome.requests,
             "seconds": outcome.seconds,
             "snapshot": {"key": plan.snapshot.key, "size_bytes": plan.snapshot.size_bytes},
+            "under": None if plan.under is None else {"key": plan.under.key, "size_bytes": plan.under.size_bytes},
             "segments": [{"key": each.key, "size_bytes": each.size_bytes} for each in plan.slices],
             "reasons": plan.reasons,
             "notices": outcome.notices,
@@ -134,7 +135,7 @@ def _print_text(output: Output, outcome: RestoreOutcome) -> None:
         ("transaction", f"{outcome.txid} of timeline {plan.position.timeline}"),
         ("seen", format_time(outcome.seen_ms)),
         ("bookmark", outcome.bookmark),
-        ("from", f"{plan.snapshot.key}, {format_size(plan.snapshot.size_bytes)}"),
+        *(("from", f"{each.key}, {format_size(each.size_bytes)}") for each in plan.snapshots),
     ]
     if outcome.written:
         seconds = sum(outcome.seconds.values())

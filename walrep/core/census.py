@@ -47,6 +47,7 @@ ProblemKind = Literal[
     "parent-mismatch",
     "rival-writers",
     "lost-pin",
+    "orphan-snapshot",
     "damaged-record",
 ]
 

@@ -43,6 +43,7 @@ AlarmKey = Literal[
     "no-ranges",
     "prune-refused",
     "rival-writer",
+    "snapshot",
     "timeline-ended",
     "unchecked-frames",
     "waiting",
@@ -88,6 +89,7 @@ class SnapshotWritten(Event, frozen=True, kw_only=True, tag="snapshot-written"):
     txid: int
     page_count: int
     object_bytes: int
+    kind: str
     seconds: float
 
 

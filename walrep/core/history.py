@@ -10,6 +10,9 @@ says nothing about the first transaction: a restore compares the base's instead.
 
 What a damaged pack held, as its key tells, counts as the timeline's: `latest` is not older data because of it.
 
+What retention deleted is no problem. Its records tell the numbers of segments, exactly: a number that is missing and
+that they do not tell is reported by itself, so that they excuse no more than what follows from a missing number.
+
 This module must not know how objects are read, nor choose among timelines (`walrep.core.restore` does).
 """
 
@@ -26,9 +29,9 @@ from walrep.core.chain import Chain
 from walrep.core.links import Damage, Link, Pack, Segment, SegmentEnds, Spare, defect_between
 from walrep.core.names import PinName
 from walrep.core.objects import PackFooter
-from walrep.core.prunings import PruneRecord
+from walrep.core.prunings import Gone, PruneRecord, join_records
 from walrep.core.rivals import Lineage, describe_rivalry, find_lineages, rivals_of
-from walrep.core.units import Position, Seq, SeqRange, TimelineId, Txid, timeline_number
+from walrep.core.units import Position, Seq, TimelineId, Txid, timeline_number
 
 __all__ = [
     "Coverage",
@@ -49,10 +52,14 @@ __all__ = [
 
 
 class Coverage(msgspec.Struct, frozen=True, kw_only=True):
-    """A snapshot and the links on top of it, without those that hold no transaction; it may lie inside the first."""
+    """A snapshot and the links on top of it, without those that hold no transaction; it may lie inside the first.
+
+    `under` is the full snapshot under a differential one.
+    """
 
     snapshot: Snapshot
     links: tuple[Link, ...]
+    under: Snapshot | None = None
 
     @property
     def first_txid(self) -> Txid:
@@ -78,8 +85,9 @@ class Timeline(msgspec.Struct, frozen=True, kw_only=True):
     """One timeline. `begin_seq` is None when its opening segment is not there.
 
     `tip_txid` is the last transaction that there was, as everything stored tells, the timelines that left it included;
-    it may be neither restorable nor there. `segments` and `packs` are those that were read, `chain` those that count,
-    and `spares` what others replace.
+    it may be neither restorable nor there. `tail_gone`: retention deleted what followed the last thing that is there,
+    and nothing tells how far it went. `segments` and `packs` are those that were read, `chain` those that count, and
+    `spares` what others replace.
     """
 
     id: TimelineId
@@ -90,6 +98,7 @@ class Timeline(msgspec.Struct, frozen=True, kw_only=True):
     begin_ms: int
     looked_ms: int | None
     tip_txid: Txid
+    tail_gone: bool
     segments: tuple[Segment, ...]
     packs: tuple[Pack, ...]
     chain: tuple[Link, ...]
@@ -120,7 +129,8 @@ class Timeline(msgspec.Struct, frozen=True, kw_only=True):
 class History(msgspec.Struct, frozen=True, kw_only=True):
     """Everything stored for one database, timelines in the order of their ids; `unreadable`: damaged segments.
 
-    Pins are in the order of their names. Lineages are in the order in which they began.
+    Pins are in the order of their names. Lineages are in the order in which they began. `leaving` are the keys of what
+    is there and is about to be deleted.
     """
 
     replica: str
@@ -129,6 +139,7 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
     problems: tuple[Problem, ...]
     unreadable: tuple[Seq, ...]
     lineages: tuple[Lineage, ...]
+    leaving: frozenset[str]
     object_count: int
     object_bytes: int
 
@@ -138,22 +149,23 @@ def build_history(
     segments: Mapping[str, SegmentEnds | Damage],
     replica: str,
     packs: Mapping[str, PackFooter | Damage] | None = None,
-    pruned: PruneRecord | Damage | None = None,
+    pruned: Sequence[PruneRecord | Damage] = (),
 ) -> History:
     """Put a listing (keys and sizes), the ends of its segments and the footers of its packs together.
 
     `replica` is the identity that the replica object tells; empty when it is not known: then the first link's.
-    `pruned` is the newest record of what retention deleted: that is no damage.
+    `pruned` are the records of what retention deleted, oldest first: that is no damage.
     """
-    gone = pruned.gone if isinstance(pruned, PruneRecord) else ()
-    census = take_census(sizes, segments, packs or {}, replica, gone)
+    gone = Gone(join_records([each for each in pruned if isinstance(each, PruneRecord)]))
+    census = take_census(sizes, segments, packs or {}, replica, gone.ranges)
     problems = census.problems
-    if isinstance(pruned, Damage):
-        problems.append(Problem(kind="damaged-record", message=f"what was pruned is not known: {pruned.message}"))
+    for damage in (each for each in pruned if isinstance(each, Damage)):
+        problems.append(Problem(kind="damaged-record", message=f"what was pruned is not known: {damage.message}"))
     found = sorted(census.timelines.items())
-    timelines = tuple(_timeline(identity, parts, _Gone(gone), problems) for identity, parts in found)
-    problems += [problem for each in timelines for problem in _check_parent(each, timelines, _Gone(gone))]
-    timelines = tuple(_with_what_left(timeline, timelines) for timeline in timelines)
+    newest = max((timeline_number(identity) for identity, _ in found), default=0)
+    timelines = tuple(_timeline(identity, parts, gone, newest, problems) for identity, parts in found)
+    problems += [problem for each in timelines for problem in _check_parent(each, timelines, gone)]
+    timelines = tuple(_with_what_left(timeline, timelines, gone) for timeline in timelines)
     lineages = find_lineages(
         (segment.header for _, parts in found for segment in parts.segments),
         (name for _, parts in found for name in parts.pack_names),
@@ -170,35 +182,29 @@ def build_history(
         problems=tuple(problems),
         unreadable=tuple(census.unreadable),
         lineages=lineages,
+        leaving=frozenset(key for each in timelines for key in _leaving(each, gone)),
         object_count=len(sizes),
         object_bytes=sum(sizes.values()),
     )
 
 
-class _Gone:
-    """The numbers of segments that retention deleted; those that are missing besides are reported one by one."""
-
-    def __init__(self, ranges: Sequence[SeqRange]) -> None:
-        self._ranges = ranges
-
-    def between(self, before: int, after: float) -> bool:
-        """Say whether a number between these two, both exclusive, is gone."""
-        return any(first < after and last > before for first, last in self._ranges)
-
-
-def _timeline(identity: TimelineId, parts: Parts, gone: _Gone, problems: list[Problem]) -> Timeline:
+def _timeline(identity: TimelineId, parts: Parts, gone: Gone, newest: int, problems: list[Problem]) -> Timeline:
     start = next((segment for segment in parts.segments if segment.header.start is not None), None)
     if start is None:
         message = "the segment that opens the timeline is missing"
         problems.append(Problem(kind="missing-start", message=message, timeline=identity))
-    if not parts.snapshots and not (start and gone.between(start.seq, inf)):
+    if not parts.snapshots and (timeline_number(identity) == newest or not _is_expired(parts, start, gone)):
         message = "the timeline has no complete snapshot: nothing of it is restorable yet"
         problems.append(Problem(kind="missing-base", message=message, timeline=identity))
     links: list[Link] = [*parts.segments, *parts.packs]
     chosen = Chain(links, lambda before, after: not defect_between(before, after))
     _report_breaks(chosen, identity, gone, problems)
     chain = tuple(link for run in chosen.runs for link in run)
-    coverages = tuple(_coverage(snapshot, chosen.runs, gone, problems) for snapshot in parts.snapshots)
+    coverages = tuple(
+        msgspec.structs.replace(_coverage(snapshot, chosen.runs, gone, problems), under=under)
+        for snapshot, under in _usable_snapshots(parts.snapshots, problems)
+    )
+    _report_uncovered(chosen.runs, coverages, gone, problems)
     opening = start.header.start if start else None
     ends = [link.footer.txid_after for link in chain] + [name.last_txid for name in parts.pack_names]
     return Timeline(
@@ -210,6 +216,7 @@ def _timeline(identity: TimelineId, parts: Parts, gone: _Gone, problems: list[Pr
         begin_ms=_begin_ms(parts, start, chain),
         looked_ms=opening.looked_ms if opening else None,
         tip_txid=max(ends + [snapshot.name.txid for snapshot in parts.snapshots]),
+        tail_gone=False,
         segments=tuple(parts.segments),
         packs=tuple(parts.packs),
         chain=chain,
@@ -223,10 +230,47 @@ def _timeline(identity: TimelineId, parts: Parts, gone: _Gone, problems: list[Pr
     )
 
 
-def _with_what_left(timeline: Timeline, timelines: Sequence[Timeline]) -> Timeline:
+def _usable_snapshots(
+    snapshots: Sequence[Snapshot], problems: list[Problem]
+) -> Iterator[tuple[Snapshot, Snapshot | None]]:
+    """Yield each snapshot that a restore can use, and the full one under it."""
+    full = {each.name.txid: each for each in snapshots if each.name.full_txid is None}
+    for each in snapshots:
+        if each.name.full_txid is None:
+            yield each, None
+        elif each.name.full_txid in full:
+            yield each, full[each.name.full_txid]
+        else:
+            message = f"the full snapshot under {each.key} is missing"
+            problems.append(Problem(kind="orphan-snapshot", message=message, timeline=each.name.timeline))
+
+
+def _is_expired(parts: Parts, start: Segment | None, gone: Gone) -> bool:
+    """Return whether retention left nothing of a timeline but its opening, and what is leaving."""
+    numbers = [(each.seq, each.seq) for each in parts.segments if each is not start]
+    numbers += [(name.first_seq, name.last_seq) for name in parts.pack_names]
+    return (
+        start is not None
+        and gone.expired_ms is not None
+        and start.header.created_ms <= gone.expired_ms
+        and all(gone.holds(first, last) for first, last in numbers)
+    )
+
+
+def _with_what_left(timeline: Timeline, timelines: Sequence[Timeline], gone: Gone) -> Timeline:
     """Return a timeline that reaches as far as others that left it tell: its own tail may be gone."""
     left = [each.parent.txid for each in timelines if each.parent and each.parent.timeline == timeline.id]
-    return msgspec.structs.replace(timeline, tip_txid=max([timeline.tip_txid, *left]))
+    numbers = [each.last_seq for each in timeline.chain] + [each.name.seq for each in timeline.snapshots]
+    last = max(numbers, default=Seq(0))
+    begins = [each.begin_seq for each in timelines if each.begin_seq is not None and each.begin_seq > last]
+    return msgspec.structs.replace(
+        timeline, tip_txid=max([timeline.tip_txid, *left]), tail_gone=gone.between(last, min(begins, default=inf))
+    )
+
+
+def _leaving(timeline: Timeline, gone: Gone) -> Iterator[str]:
+    yield from (each.key for each in timeline.snapshots if each.key in gone.snapshots)
+    yield from (each.key for each in timeline.chain if gone.holds(each.first_seq, each.last_seq))
 
 
 def _begin_ms(parts: Parts, start: Segment | None, chain: Sequence[Link]) -> int:
@@ -240,7 +284,7 @@ def _begin_ms(parts: Parts, start: Segment | None, chain: Sequence[Link]) -> int
     return parts.snapshots[0].name.seen_ms if parts.snapshots else parts.pack_names[0].first_seen_ms
 
 
-def _report_breaks(chosen: Chain[Link], timeline: TimelineId, gone: _Gone, problems: list[Problem]) -> None:
+def _report_breaks(chosen: Chain[Link], timeline: TimelineId, gone: Gone, problems: list[Problem]) -> None:
     for before, after in pairwise(chosen.runs):
         if gone.between(before[-1].last_seq, after[0].first_seq):
             continue
@@ -253,7 +297,7 @@ def _report_breaks(chosen: Chain[Link], timeline: TimelineId, gone: _Gone, probl
         problems.append(Problem(kind="unused-object", message=message, timeline=timeline))
 
 
-def _coverage(snapshot: Snapshot, runs: list[list[Link]], gone: _Gone, problems: list[Problem]) -> Coverage:
+def _coverage(snapshot: Snapshot, runs: list[list[Link]], gone: Gone, problems: list[Problem]) -> Coverage:
     txid = snapshot.name.txid
     for run in runs:
         index = next((index for index, link in enumerate(run) if link.last_seq > snapshot.name.seq), None)
@@ -270,6 +314,20 @@ def _coverage(snapshot: Snapshot, runs: list[list[Link]], gone: _Gone, problems:
             problems.append(Problem(kind="misplaced-snapshot", message=message, timeline=snapshot.name.timeline))
         break
     return Coverage(snapshot=snapshot, links=())
+
+
+def _report_uncovered(
+    runs: Sequence[Sequence[Link]], coverages: Sequence[Coverage], gone: Gone, problems: list[Problem]
+) -> None:
+    """Report transactions that rest on no snapshot, where no missing number tells why."""
+    covered = {link.key for each in coverages for link in each.links}
+    ends = [None, *(run[-1].last_seq for run in runs)]
+    for end, run in zip(ends, runs, strict=False):
+        loose = [link for link in run if link.transaction_count and link.key not in covered]
+        loose = [link for link in loose if not gone.holds(link.first_seq, link.last_seq)]
+        if coverages and loose and (end is None or gone.between(end, run[0].first_seq)):
+            message = f"{loose[0].key} rests on no snapshot that is here"
+            problems.append(Problem(kind="missing-base", message=message, timeline=loose[0].header.timeline))
 
 
 def _ranges(coverages: Sequence[Coverage]) -> tuple[TxidRange, ...]:
@@ -302,7 +360,7 @@ def _check_pins(pins: Sequence[PinName], timelines: Sequence[Timeline]) -> Itera
             yield Problem(kind="lost-pin", message=message, timeline=position.timeline)
 
 
-def _check_parent(timeline: Timeline, timelines: Sequence[Timeline], gone: _Gone) -> list[Problem]:
+def _check_parent(timeline: Timeline, timelines: Sequence[Timeline], gone: Gone) -> list[Problem]:
     left = timeline.parent
     if left is None:
         return []

@@ -2,8 +2,10 @@
 
 The keys of packs, snapshots and pins tell what they are; segments are known from their headers and footers. What is not
 known is none of retention's business, and stays: so do segments beside the pack that replaces them, which compaction
-deletes. A key tells when the first and the last transaction were seen; as a clock can step between the two, the later
-one counts for both ends.
+deletes. Other unknown segments are to be read first: what another writer has stored since may rest on what looks old.
+
+A key tells when the first and the last transaction were seen; as a clock can step between the two, the later one counts
+for both ends.
 """
 
 from __future__ import annotations
@@ -13,11 +15,20 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from walrep.core.holding import Holding, Log, Pin, Point, Snapshot
-from walrep.core.names import PackName, SnapshotName, parse_pack_key, parse_pin_key, parse_snapshot_key
+from walrep.core.links import replacing
+from walrep.core.names import (
+    PackName,
+    SegmentName,
+    SnapshotName,
+    parse_pack_key,
+    parse_pin_key,
+    parse_segment_name,
+    parse_snapshot_key,
+)
 from walrep.core.stored import SegmentFact
 from walrep.core.units import Txid
 
-__all__ = ["Listed", "take_inventory"]
+__all__ = ["Listed", "take_inventory", "unknown_segments"]
 
 
 class Listed(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,13 +46,20 @@ def take_inventory(listing: Iterable[Listed], segments: Mapping[str, SegmentFact
     pins: list[Pin] = []
     others: dict[str, int] = {}
     kept: dict[str, str] = {}
+    listing = list(listing)
+    full = {
+        (name.timeline, name.txid): each.key
+        for each in listing
+        if (name := parse_snapshot_key(each.key)) is not None and name.full_txid is None
+    }
     for each in listing:
         if (fact := segments.get(each.key)) is not None:
             logs.append(_log_of_segment(each, fact))
         elif (pack := parse_pack_key(each.key)) is not None:
             logs.append(_log_of_pack(each, pack))
         elif (snapshot := parse_snapshot_key(each.key)) is not None:
-            snapshots.append(_snapshot(each, snapshot))
+            under = None if snapshot.full_txid is None else full.get((snapshot.timeline, snapshot.full_txid), "")
+            snapshots.append(_snapshot(each, snapshot, under))
         else:
             others[each.key] = each.size_bytes
             if (pin := parse_pin_key(each.key)) is not None:
@@ -50,12 +68,21 @@ def take_inventory(listing: Iterable[Listed], segments: Mapping[str, SegmentFact
     return Holding(logs=logs, snapshots=snapshots, pins=pins, others=others, reserved=_newest(logs) | kept)
 
 
+def unknown_segments(listing: Iterable[Listed], segments: Mapping[str, SegmentFact]) -> frozenset[str]:
+    """Return the keys of segments that are not known, and that no pack replaces."""
+    keys = {each.key for each in listing}
+    names = {key: name for key in keys - segments.keys() if (name := parse_segment_name(key)) is not None}
+    packs = [pack for key in sorted(keys) if names and (pack := parse_pack_key(key)) is not None]
+    return frozenset(key for key, name in names.items() if replacing(name, packs) is None)
+
+
 def _newest(logs: Sequence[Log]) -> dict[str, str]:
-    """Return what a writer's next start looks for, and counts on from (INV-24)."""
-    newest = max((log.last_seq for log in logs), default=None)
-    return {
-        log.key: "it holds the newest segment, which the next start looks for" for log in logs if log.last_seq == newest
-    }
+    """Return what a writer's next start looks for, and counts on from: of each writer that keys tell apart. INV-24."""
+    newest: dict[str, Log] = {}
+    for log in sorted(logs, key=lambda each: (each.last_seq, each.key)):
+        name = parse_segment_name(log.key) or SegmentName(log.last_seq)
+        newest[name.nonce] = log
+    return {log.key: "it holds the newest segment, which the next start looks for" for log in newest.values()}
 
 
 def _log_of_segment(listed: Listed, fact: SegmentFact) -> Log:
@@ -91,7 +118,7 @@ def _log_of_pack(listed: Listed, name: PackName) -> Log:
     )
 
 
-def _snapshot(listed: Listed, name: SnapshotName) -> Snapshot:
+def _snapshot(listed: Listed, name: SnapshotName, under: str | None) -> Snapshot:
     return Snapshot(
         key=listed.key,
         timeline=name.timeline,
@@ -99,5 +126,7 @@ def _snapshot(listed: Listed, name: SnapshotName) -> Snapshot:
         seen_ms=name.seen_ms,
         seq=name.seq,
         size_bytes=listed.size_bytes,
+        kind="full" if under is None else "differential",
+        base_key=under or "",
         stored_ms=listed.stored_ms,
     )

@@ -8,6 +8,7 @@
                                                                   what many segments held; times are when the first
                                                                   and the last transaction were seen
     snapshots/<timeline>/<txid>-<time>-<seq>-full                 a whole database; <time> is UTC, 20261121T093000123Z
+    snapshots/<timeline>/<txid>-<time>-<seq>-diff-<full txid>     the pages in which it differs from a full snapshot
     pins/<name>/<bookmark>                                        a position that a person keeps under a name
     pruned/<time>                                                 what retention has deleted until then
 
@@ -66,7 +67,9 @@ _SEGMENT = re.compile(r"segments/(\d{16})(?:-([0-9a-f]{16}))?", re.ASCII)
 _PACK = re.compile(
     r"packs/(\d{5}-[0-9a-f]{8})/(\d{16})-(\d{16})-(\d{8}T\d{9}Z)-(\d{8}T\d{9}Z)-(\d{16})-(\d{16})", re.ASCII
 )
-_SNAPSHOT = re.compile(r"snapshots/(\d{5}-[0-9a-f]{8})/(\d{16})-(\d{8}T\d{9}Z)-(\d{16})-full", re.ASCII)
+_SNAPSHOT = re.compile(
+    r"snapshots/(\d{5}-[0-9a-f]{8})/(\d{16})-(\d{8}T\d{9}Z)-(\d{16})-(?:full|diff-(\d{16}))", re.ASCII
+)
 _PRUNED = re.compile(r"pruned/\d{8}T\d{9}Z", re.ASCII)
 _PIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -102,12 +105,13 @@ class PackName(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SnapshotName(msgspec.Struct, frozen=True, kw_only=True):
-    """What the key of a snapshot tells."""
+    """What the key of a snapshot tells. `full_txid`, of a differential one: where the full one under it stands."""
 
     timeline: TimelineId
     txid: Txid
     seen_ms: int
     seq: Seq
+    full_txid: Txid | None = None
 
 
 class PinName(msgspec.Struct, frozen=True):
@@ -164,7 +168,8 @@ def parse_pack_key(key: str) -> PackName | None:
 def snapshot_key(name: SnapshotName) -> str:
     """Return the key of a snapshot."""
     place = f"{SNAPSHOTS_PREFIX}{name.timeline}/{format_txid(name.txid)}"
-    return f"{place}-{_format_stamp(name.seen_ms)}-{format_seq(name.seq)}-full"
+    kind = "full" if name.full_txid is None else f"diff-{format_txid(name.full_txid)}"
+    return f"{place}-{_format_stamp(name.seen_ms)}-{format_seq(name.seq)}-{kind}"
 
 
 def parse_snapshot_key(key: str) -> SnapshotName | None:
@@ -173,8 +178,13 @@ def parse_snapshot_key(key: str) -> SnapshotName | None:
     seen_ms = _parse_stamp(match[3]) if match else None
     if match is None or seen_ms is None:
         return None
-    timeline, txid, _stamp, seq = match.groups()
-    return SnapshotName(timeline=TimelineId(timeline), txid=Txid(int(txid)), seen_ms=seen_ms, seq=Seq(int(seq)))
+    timeline, txid, _stamp, seq, full = match.groups()
+    full_txid = None if full is None else Txid(int(full))
+    if full_txid is not None and full_txid >= int(txid):
+        return None
+    return SnapshotName(
+        timeline=TimelineId(timeline), txid=Txid(int(txid)), seen_ms=seen_ms, seq=Seq(int(seq)), full_txid=full_txid
+    )
 
 
 def check_pin_name(name: str) -> str:

@@ -132,18 +132,22 @@ class PackFooter(SegmentFooter, frozen=True, kw_only=True):
     index_offset: int
 
 
-class SnapshotHeader(msgspec.Struct, frozen=True, kw_only=True):
-    """What a snapshot is of. `seq` is the newest segment that it includes: later ones apply on top."""
+class SnapshotHeader(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a snapshot is of. `full_txid`, of a differential one: where the full snapshot under it stands."""
 
     replica: str
     timeline: TimelineId
     writer: Writer
     created_ms: int
     page_size: int
+    full_txid: Txid | None = None
 
 
 class SnapshotFooter(msgspec.Struct, frozen=True, kw_only=True):
-    """The position at which a snapshot is valid, known when it is complete."""
+    """The position at which a snapshot is valid, known when it is complete.
+
+    `seq` is the newest segment that it includes: later ones apply on top.
+    """
 
     txid: Txid
     seq: Seq

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from walrep.core.history import History, Pack, Snapshot, Timeline
+from walrep.core.history import Coverage, History, Pack, Snapshot, Timeline
 from walrep.core.moments import UNKNOWABLE, find_moment, list_moments, straddling
 from walrep.core.records import Known, Needs, SnapshotEnds
 from walrep.core.rivals import rivals_of
@@ -42,7 +42,10 @@ _UNREADABLE = frozenset(("damaged-segment", "foreign-segment"))
 
 
 class RestorePlan(msgspec.Struct, frozen=True, kw_only=True):
-    """What will be restored, and from what. `requests` and `download_bytes`: what executing it still has to get."""
+    """What will be restored, and from what. `requests` and `download_bytes`: what executing it still has to get.
+
+    `under` is the full snapshot under a differential one.
+    """
 
     position: Position
     seen_ms: int
@@ -50,11 +53,17 @@ class RestorePlan(msgspec.Struct, frozen=True, kw_only=True):
     page_count: int
     peak_bytes: int
     snapshot: Snapshot
+    under: Snapshot | None
     slices: tuple[Slice, ...]
     requests: int
     download_bytes: int
     reasons: tuple[str, ...]
     notices: tuple[str, ...]
+
+    @property
+    def snapshots(self) -> tuple[Snapshot, ...]:
+        """The snapshots to load, one on top of the other."""
+        return (self.snapshot,) if self.under is None else (self.under, self.snapshot)
 
 
 def plan_restore(
@@ -149,15 +158,18 @@ def _plan_time(
     missing = straddling(timelines, ms, known)
     if missing != Needs():
         return missing
+    moments = list_moments(timelines, known)
     try:
-        found, notices = find_moment(list_moments(timelines, known), ms, nearest_before=nearest_before)
+        found, _accepted = find_moment(moments, ms, nearest_before=True)
     except TargetNotFound as error:
         raise TargetNotFound(error.message, detail=error.detail, hint=describe_ranges(timelines)) from None
     chosen = next(each for each in timelines if each.id == found.timeline)
     if found.txid == chosen.readable_txid:
+        # Before it is called one of two that may be meant: it may be neither.
         _refuse_lost(history, timelines, chosen)
-        if ms > found.seen_ms and not nearest_before:
-            _refuse_unfinished(history, chosen)
+    found, notices = find_moment(moments, ms, nearest_before=nearest_before)
+    if found.txid == chosen.readable_txid and ms > found.seen_ms and not nearest_before:
+        _refuse_unfinished(history, chosen)
     reasons = (
         f"transaction {found.txid} is the last one seen by {format_time(ms)}",
         _timeline_reason(chosen, timeline) if timeline else f"timeline {chosen.id} was the current one then",
@@ -194,7 +206,7 @@ def _plan(
             if isinstance(state, Needs):
                 return state
             position = Position(timeline.id, txid, Checksum(state.checksum))
-            return _plan_of(coverage.snapshot, slices, (position, state), reasons, notices)
+            return _plan_of(coverage, slices, (position, state), reasons, notices)
         notices += (
             f"{coverage.snapshot.key} is of no use here: it was taken within a chunk of {coverage.links[0].key}",
         )
@@ -206,18 +218,21 @@ def _plan(
 
 
 def _plan_of(
-    snapshot: Snapshot,
+    coverage: Coverage,
     slices: tuple[Slice, ...],
     target: tuple[Position, State],
     reasons: tuple[str, ...],
     notices: tuple[str, ...],
 ) -> RestorePlan:
     position, state = target
+    snapshot, under = coverage.snapshot, coverage.under
+    stored = [each.size_bytes for each in (under, snapshot) if each is not None]
     # What the plan itself had to read is kept, but for the snapshot.
     parts = [part for each in slices for part in each.parts_to_get()]
     packs = sum(isinstance(each.link, Pack) for each in slices)
     counts = ((packs, "pack"), (len(slices) - packs, "segment"))
     what = [f"{count} {name}{'s' * (count != 1)}" for count, name in counts if count]
+    leans = f", which leans on that of transaction {under.name.txid}" if under else ""
     on_top = f"{position.txid - snapshot.name.txid} transactions in {' and '.join(what) or 'no segments'}"
     return RestorePlan(
         position=position,
@@ -226,10 +241,14 @@ def _plan_of(
         page_count=state.page_count,
         peak_bytes=state.page_size * max([state.page_count, *(each.state_before[2] for each in slices)]),
         snapshot=snapshot,
+        under=under,
         slices=slices,
-        requests=len(split_parts(snapshot.size_bytes)) + len(parts),
-        download_bytes=snapshot.size_bytes + sum(length for _start, length in parts),
-        reasons=(*reasons, f"the newest snapshot before it is of transaction {snapshot.name.txid}; on top, {on_top}"),
+        requests=sum(len(split_parts(each)) for each in stored) + len(parts),
+        download_bytes=sum(stored) + sum(length for _start, length in parts),
+        reasons=(
+            *reasons,
+            f"the newest snapshot before it is of transaction {snapshot.name.txid}{leans}; on top, {on_top}",
+        ),
         notices=notices,
     )
 
@@ -290,7 +309,7 @@ def _refuse_lost(history: History, timelines: Sequence[Timeline], last: Timeline
 
     What is gone may have been seen in the very millisecond of the last transaction that is there.
     """
-    if last.readable_txid < last.tip_txid:
+    if last.readable_txid < last.tip_txid or last.tail_gone:
         _refuse_unfinished(history, last)
     following = next((each for each in timelines if each.number > last.number), None)
     if following is not None and following.number > last.number + 1:
@@ -303,6 +322,13 @@ def _refuse_lost(history: History, timelines: Sequence[Timeline], last: Timeline
 
 def _refuse_unfinished(history: History, timeline: Timeline) -> None:
     """Refuse the end of a timeline where it would silently be older than the newest that was stored."""
+    if timeline.tail_gone:
+        last = timeline.ranges[-1] if timeline.ranges else None
+        raise TargetNotFound(
+            f"what timeline {timeline.id} ended with is not kept any more",
+            detail=f"retention deleted it; {describe_ranges([timeline])}",
+            hint=f"to restore what is kept, add --timeline {timeline.id} --txid {last.last_txid}" if last else "",
+        )
     complete = timeline.ranges and timeline.ranges[-1].last_txid == timeline.tip_txid
     if complete and not _unreadable_after(history, timeline):
         return

@@ -43,7 +43,8 @@ class LocalState(msgspec.Struct, frozen=True, kw_only=True):
     may be ahead of it. `restored` is the position to which the database was restored since, which then is the parent of
     the timeline to begin. `first_seq` is the first segment of this lineage, `fence`: it takes the replica over and is
     still to be written. `creates_only`: the store was seen to refuse to
-    overwrite; where it does not, the keys of segments have the writer's nonce.
+    overwrite; where it does not, the keys of segments have the writer's nonce. `snapshot_txid`, `snapshot_ms`: the last
+    snapshot, where it stands and when that was seen; `log_bytes`: of the segments since.
     """
 
     format: int
@@ -67,6 +68,9 @@ class LocalState(msgspec.Struct, frozen=True, kw_only=True):
     first_seq: Seq = Seq(1)
     fence: bool = False
     creates_only: bool = True
+    snapshot_txid: Txid = Txid(0)
+    snapshot_ms: int = 0
+    log_bytes: int = 0
 
     def segment_nonce(self) -> str:
         """Return what tells this writer's segments apart in the store (INV-20); empty where a create-only PUT does."""

@@ -2,7 +2,7 @@
 
     journal-<seq>         append log of the open segment's chunks (`walrep.core.journal`)
     outbox/<seq>          a sealed segment that the store has not acknowledged
-    outbox/<seq>.base     the base snapshot of the timeline that segment <seq> opened
+    outbox/<seq>.snapshot a snapshot that stands where segment <seq> ends
     cache/<seq>           a durable segment, kept so that packs need no download; evicted first, at no loss
 
 All methods run on one thread, the spool worker. Every step can be the last one before a kill, and is done so that the
@@ -25,15 +25,17 @@ from walrep.core.journal import JournalEntry, apply_entry
 from walrep.core.objects import SegmentFooter, SegmentHeader, TimelineStart, Writer
 from walrep.core.pages import PageHashes
 from walrep.core.segment import encode_segment_end, encode_segment_start
+from walrep.core.snapshots import FullSnapshot
 from walrep.core.state import CaptureMark, LocalState
 from walrep.core.units import Checksum, Seq, TimelineId, Txid, format_seq, timeline_number
 from walrep.disk.atomic import map_os_errors, publish, remove_temporaries, temporary_path
+from walrep.disk.full import FullHashes, save_full
 from walrep.disk.journal import Journal, SegmentTotals
 from walrep.disk.room import DiskRoom
 from walrep.disk.state import HashStore, StateDirectory
 from walrep.errors import SpoolFull, check
 
-__all__ = ["BASE_PART", "DISK_RESERVE_BYTES", "OutboxItem", "Recovered", "Sealed", "Spool"]
+__all__ = ["BASE_PART", "DISK_RESERVE_BYTES", "SNAPSHOT_PART", "OutboxItem", "Recovered", "Sealed", "Spool"]
 
 
 DISK_RESERVE_BYTES = 64 << 20
@@ -42,12 +44,15 @@ DISK_RESERVE_BYTES = 64 << 20
 BASE_PART = "base.part"
 """Name in the state directory of a base that is being made."""
 
+SNAPSHOT_PART = "snapshot.part"
+"""The same of a snapshot of a timeline that is captured."""
+
 
 class OutboxItem(msgspec.Struct, frozen=True, order=True):
     """A file that waits for the store; a base goes after the segment that opened its timeline."""
 
     seq: int
-    is_base: bool
+    is_snapshot: bool
     path: Path
     size_bytes: int
 
@@ -91,9 +96,10 @@ class Spool:
             for folder in (directory.path, self._outbox, self._cache):
                 folder.mkdir(mode=0o700, exist_ok=True)
                 remove_temporaries(folder, modified_before_ms=1 << 62)
-            (directory.path / BASE_PART).unlink(missing_ok=True)
+            for name in (BASE_PART, SNAPSHOT_PART):
+                (directory.path / name).unlink(missing_ok=True)
             self._discard_unsaved()
-        self._outbox_bytes = sum(item.size_bytes for item in self.outbox())
+        self._outbox_bytes = sum(item.size_bytes for item in self.outbox() if not item.is_snapshot)
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
@@ -119,7 +125,7 @@ class Spool:
 
     @property
     def sealed_bytes(self) -> int:
-        """Bytes of sealed segments and bases that the store has not acknowledged."""
+        """Bytes of sealed segments that the store has not acknowledged. Snapshots are as large as the database is."""
         return self._outbox_bytes
 
     def outbox(self) -> list[OutboxItem]:
@@ -129,7 +135,7 @@ class Spool:
             paths = list(self._outbox.iterdir())
         for path in paths:
             stem, dot, suffix = path.name.partition(".")
-            if stem.isdigit() and suffix in ("", "base"):
+            if stem.isdigit() and suffix in ("", "snapshot"):
                 items.append(OutboxItem(int(stem), bool(dot), path, path.stat().st_size))
         return sorted(items)
 
@@ -204,6 +210,7 @@ class Spool:
             mark=last.mark,
             looked_ms=last.last_seen_ms,
             clean_end=None,
+            log_bytes=self.state.log_bytes + path.stat().st_size,
         )
         item = self._added(header.seq, path)
         self._journal.begin(self.state.next_seq)
@@ -256,23 +263,39 @@ class Spool:
 
     def begin_timeline(self, base: Path, state: LocalState, hashes: bytes) -> OutboxItem:
         """Make a base and the state after it the place to go on from; `state.next_seq` is the first segment's."""
-        final = self._outbox / f"{format_seq(state.next_seq - 1)}.base"
+        final = self._outbox / f"{format_seq(state.next_seq - 1)}.snapshot"
         self.hash_store.reset(hashes)
         with map_os_errors(f"keep {final}"):
             publish(base, final)
         self.directory.save(state)
         self.state = state
-        item = self._added(state.next_seq - 1, final, is_base=True)
+        self._remember_full(hashes)
+        item = self._added(state.next_seq - 1, final, is_snapshot=True)
         self._journal.begin(state.next_seq)
         return item
+
+    def add_snapshot(self, path: Path, seen_ms: int, full_hashes: bytes | None) -> OutboxItem:
+        """Put a snapshot of the state after the last sealed segment into the outbox.
+
+        `full_hashes` are those of its pages, if it is a full one: later ones lean on it.
+        """
+        check(self.totals.last is None, "a snapshot stands where a segment ends")
+        seq = self.state.next_seq - 1
+        final = self._outbox / f"{format_seq(seq)}.snapshot"
+        with map_os_errors(f"keep {final}"):
+            publish(path, final)
+        self._save(snapshot_txid=self.state.txid, snapshot_ms=seen_ms, log_bytes=0)
+        if full_hashes is not None:
+            self._remember_full(full_hashes)
+        return self._added(seq, final, is_snapshot=True)
 
     def keep(self, item: OutboxItem, *, cache_bytes_max: int) -> None:
         """Move what the store acknowledged to the cache, and evict the oldest beyond the limit."""
         with map_os_errors(f"keep {item.path}"):
-            self._outbox_bytes -= item.size_bytes
-            if item.is_base:
+            if item.is_snapshot:
                 item.path.unlink()
                 return
+            self._outbox_bytes -= item.size_bytes
             item.path.rename(self._cache / item.path.name)
         self._evict(cache_bytes_max)
 
@@ -289,7 +312,7 @@ class Spool:
         """Remove what was published just before a kill and before the state named it. INV-15."""
         state = self.state
         for item in self.outbox():
-            unsaved_base = item.is_base and state.timeline is None and item.seq == state.next_seq - 1
+            unsaved_base = item.is_snapshot and state.timeline is None and item.seq == state.next_seq - 1
             if item.seq >= state.next_seq or unsaved_base:
                 item.path.unlink()
 
@@ -320,12 +343,19 @@ class Spool:
                 hint="make room, or move the state with state-dir; disk-reserve is what walrep leaves to others",
             )
 
-    def _added(self, seq: int, path: Path, *, is_base: bool = False) -> OutboxItem:
-        item = OutboxItem(seq=seq, is_base=is_base, path=path, size_bytes=path.stat().st_size)
-        self._outbox_bytes += item.size_bytes
+    def _added(self, seq: int, path: Path, *, is_snapshot: bool = False) -> OutboxItem:
+        item = OutboxItem(seq=seq, is_snapshot=is_snapshot, path=path, size_bytes=path.stat().st_size)
+        if not is_snapshot:
+            self._outbox_bytes += item.size_bytes
         return item
 
     # -- helpers ----------------------------------------------------------------------------------------------------
+
+    def _remember_full(self, hashes: bytes) -> None:
+        state = self.state
+        check(state.timeline is not None, "a snapshot belongs to a timeline")
+        full = FullSnapshot(timeline=state.timeline or TimelineId(""), txid=state.txid, seen_ms=state.snapshot_ms)
+        save_full(self.directory.path, FullHashes(snapshot=full, hashes=hashes))
 
     def _save(self, **changes: object) -> None:
         state = msgspec.structs.replace(self.state, **changes)

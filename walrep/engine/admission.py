@@ -165,4 +165,4 @@ class Admission:
 
 def _sequence(spool: Spool) -> tuple[LocalState, list[Seq]]:
     """Return state and numbers of the segments in the outbox, as they are at one moment."""
-    return spool.state, [Seq(item.seq) for item in spool.outbox() if not item.is_base]
+    return spool.state, [Seq(item.seq) for item in spool.outbox() if not item.is_snapshot]

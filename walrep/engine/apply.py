@@ -20,7 +20,7 @@ from xxhash import xxh3_64_intdigest
 
 from walrep.core.chunk import FLAG_COMMIT, FLAG_REFERENCE, decode_pages
 from walrep.core.container import BLOCK_HEADER_BYTES, BODY_BYTES_MAX, HEAD_BYTES_MAX, PREAMBLE_BYTES, TAIL_BYTES
-from walrep.core.history import Pack
+from walrep.core.history import Pack, Snapshot
 from walrep.core.objects import PackHeader, SegmentFooter, SegmentHeader, SnapshotFooter, SnapshotHeader
 from walrep.core.pack import ChunkRange, IndexBlock, Read, read_pack, read_pack_chunks
 from walrep.core.restore import RestorePlan
@@ -103,10 +103,14 @@ class BlockBatch(msgspec.Struct, frozen=True):
 
 
 class SnapshotLoader:
-    """Splits the plan's snapshot into batches, and proves the whole in the end."""
+    """Splits one of the plan's snapshots into batches, and proves in the end what is there then.
 
-    def __init__(self, plan: RestorePlan, pages: PageFile) -> None:
+    A differential one comes on top of the full one under it.
+    """
+
+    def __init__(self, plan: RestorePlan, snapshot: Snapshot, pages: PageFile) -> None:
         self._plan = plan
+        self._snapshot = snapshot
         self._pages = pages
         self._feed: ObjectFeed[SnapshotHeader | SnapshotPages | SnapshotFooter] = ObjectFeed(read_snapshot)
         self._footer: SnapshotFooter | None = None
@@ -120,7 +124,7 @@ class SnapshotLoader:
 
         """
         blocks: list[SnapshotPages] = []
-        with naming(self._plan.snapshot.key):
+        with naming(self._snapshot.key):
             for item in self._feed.feed(data, final=final):
                 if isinstance(item, SnapshotPages):
                     blocks.append(item)
@@ -138,22 +142,22 @@ class SnapshotLoader:
             RestoreMismatch: the pages are not those that were recorded.
 
         """
-        footer, name, hashes = self._footer, self._plan.snapshot.name, self._pages.hashes
+        footer, name, hashes = self._footer, self._snapshot.name, self._pages.hashes
         if footer is None:
             # An object without a byte has no part to complain about.
-            raise CorruptObject("object ends before its footer", offset=0, detail=self._plan.snapshot.key)
+            raise CorruptObject("object ends before its footer", offset=0, detail=self._snapshot.key)
         if (footer.txid, footer.seq) != (name.txid, name.seq):
-            raise RestoreMismatch(
-                "the snapshot is of another position than its key says", detail=self._plan.snapshot.key
-            )
+            raise RestoreMismatch("the snapshot is of another position than its key says", detail=self._snapshot.key)
         hashes.rebuild()
         hashes.commit(footer.page_count)
         if hashes.checksum != footer.checksum:
-            raise _mismatch(f"snapshot {self._plan.snapshot.key}", footer.checksum, hashes.checksum)
+            raise _mismatch(f"snapshot {self._snapshot.key}", footer.checksum, hashes.checksum)
 
     def _check_header(self, header: SnapshotHeader) -> None:
         if (header.timeline, header.page_size) != (self._plan.position.timeline, self._plan.page_size):
-            raise RestoreMismatch("the snapshot is of another timeline or page size", detail=self._plan.snapshot.key)
+            raise RestoreMismatch("the snapshot is of another timeline or page size", detail=self._snapshot.key)
+        if header.full_txid != self._snapshot.name.full_txid:
+            raise RestoreMismatch("the snapshot leans on another one than its key says", detail=self._snapshot.key)
 
     def _batches(self, blocks: list[SnapshotPages]) -> list[BlockBatch]:
         batches = []

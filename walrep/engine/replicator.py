@@ -23,6 +23,7 @@ from walrep.engine.outage import Outage
 from walrep.engine.parts import EngineParts
 from walrep.engine.settings import DatabaseSettings
 from walrep.engine.shipping import Shipper
+from walrep.engine.snapshots import Snapshotter
 from walrep.engine.spooler import Spooler, SpoolerLimits
 from walrep.engine.timeline import begin_timeline
 from walrep.engine.waiting import unless, wait_for_event
@@ -171,7 +172,8 @@ class Replicator:
             spooler = self._new_spooler(spool, shipper)
             try:
                 if await self._go_on(capture, shipper, spooler, (reason, recovered, evidence)):
-                    await self._ended.wait()
+                    snapshots = Snapshotter(self._parts, self._settings, capture, shipper, spooler)
+                    await snapshots.run(self._ended)
             except (SpoolError, CaptureBroken, DatabaseReplaced) as error:
                 self._break(error)
                 if isinstance(error, SpoolError) and not self._retried:

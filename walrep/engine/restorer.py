@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from walrep.clock import Clock
-from walrep.core.history import History
+from walrep.core.history import History, Snapshot
 from walrep.core.names import parse_pack_key
 from walrep.core.restore import Known, Needs, RestorePlan, plan_restore
 from walrep.core.target import AtTxid, Latest, Target
@@ -192,7 +192,7 @@ class _Restore:
         try:
             self._done_bytes = 0
             async with self._phase("snapshot"):
-                await self._load_snapshot(plan, pages)
+                await self._load_snapshots(plan, pages)
             async with self._phase("segments"):
                 await self._apply_slices(plan, pages)
             async with self._phase("check"):
@@ -203,10 +203,14 @@ class _Restore:
         finally:
             pages.discard()
 
-    async def _load_snapshot(self, plan: RestorePlan, pages: PageFile) -> None:
-        loader = SnapshotLoader(plan, pages)
+    async def _load_snapshots(self, plan: RestorePlan, pages: PageFile) -> None:
+        for snapshot in plan.snapshots:
+            await self._load_snapshot(plan, snapshot, pages)
+
+    async def _load_snapshot(self, plan: RestorePlan, snapshot: Snapshot, pages: PageFile) -> None:
+        loader = SnapshotLoader(plan, snapshot, pages)
         async with task_group() as group:
-            writer = _BatchWriter(group, self._blocking, (plan.snapshot.key, pages))
+            writer = _BatchWriter(group, self._blocking, (snapshot.key, pages))
 
             async def consume(part: Part, data: bytes) -> bool:
                 for batch in await self._blocking(partial(loader.feed, data, final=part.final)):
@@ -214,7 +218,7 @@ class _Restore:
                 self._tell("snapshot", plan, data)
                 return True
 
-            await self.reader.each_part([plan.snapshot], consume)
+            await self.reader.each_part([snapshot], consume)
             await writer.drain()
         await self._blocking(partial(_within, pages, loader.finish))
 
@@ -262,7 +266,7 @@ class _Restore:
 
     def _tell(self, phase: str, plan: RestorePlan, data: bytes) -> None:
         self._done_bytes += len(data)
-        total = plan.snapshot.size_bytes + sum(each.length for each in plan.slices)
+        total = sum(each.size_bytes for each in plan.snapshots) + sum(each.length for each in plan.slices)
         self._progress(RestoreProgress(phase=phase, done_bytes=self._done_bytes, total_bytes=total))
 
     def _damage_notices(self) -> tuple[str, ...]:

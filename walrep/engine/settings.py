@@ -9,6 +9,7 @@ import msgspec
 from walrep.core.compaction import CompactionPolicy
 from walrep.core.flush import FlushPolicy
 from walrep.core.retention import RetentionPolicy
+from walrep.core.snapshots import SnapshotPolicy
 from walrep.store.s3_url import S3Access
 from walrep.store.url import StoreUrl
 
@@ -29,7 +30,10 @@ class SpoolLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class DatabaseSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """One database and its replica. `retention` None: nothing is deleted by age here; somebody else runs `prune`."""
+    """One database and its replica.
+
+    `retention` None: nothing is deleted by age here; somebody else runs `prune`.
+    """
 
     path: Path
     url: StoreUrl
@@ -37,6 +41,7 @@ class DatabaseSettings(msgspec.Struct, frozen=True, kw_only=True):
     flush: FlushPolicy = FlushPolicy()
     spool: SpoolLimits = SpoolLimits()
     retention: RetentionPolicy | None = RetentionPolicy()
+    snapshots: SnapshotPolicy = SnapshotPolicy()
     enable_wal: bool = False
     wait: bool = False
     new_timeline: bool = False

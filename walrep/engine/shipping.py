@@ -19,7 +19,7 @@ from walrep.core.objects import SegmentFooter, SegmentHeader
 from walrep.core.state import LocalState
 from walrep.core.units import Checksum, Position, Seq
 from walrep.disk.peek import parse_segment_header, segment_ends, snapshot_ends
-from walrep.disk.spool import OutboxItem, Spool
+from walrep.disk.spool import OutboxItem, Sealed, Spool
 from walrep.engine.outage import Outage
 from walrep.engine.parts import EngineParts, OpenedStore
 from walrep.engine.settings import DatabaseSettings
@@ -94,8 +94,8 @@ class Shipper:
     async def requeue(self) -> None:
         """Queue what is in the outbox and was not, because something failed after it was put there. INV-17."""
         waiting = await self.on_worker(self._spool.outbox)
-        queued = {(item.seq, item.is_base) for item in self._items}
-        missing = [item for item in waiting if (item.seq, item.is_base) not in queued]
+        queued = {(item.seq, item.is_snapshot) for item in self._items}
+        missing = [item for item in waiting if (item.seq, item.is_snapshot) not in queued]
         if missing:
             first, *rest = [*self._items, *missing]
             # The first may be on its way; it stays where it is.
@@ -107,6 +107,11 @@ class Shipper:
         """Note that the store did what somebody else asked of it; an upload that is under way tells for itself."""
         if not self._items:
             self._outage.over()
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether the store has everything that was queued."""
+        return self._drained.is_set()
 
     async def drained(self) -> None:
         """Wait until the store has everything that was queued."""
@@ -120,10 +125,14 @@ class Shipper:
         oldest_s = spooler.pending().oldest_s
         sealed = await asyncio.wrap_future(spooler.seal(final=final))
         if sealed is not None:
-            now_s = self._parts.clock.monotonic_s()
-            self._last_flush_s = now_s
-            self._reasons[sealed.item.seq] = (reason, now_s if oldest_s is None else oldest_s)
-            self.add(sealed.item)
+            self.note_sealed(sealed, reason, oldest_s)
+
+    def note_sealed(self, sealed: Sealed, reason: str, oldest_s: float | None = None) -> None:
+        """Queue a segment; `oldest_s` is when its oldest commit was seen, on the monotonic clock."""
+        now_s = self._parts.clock.monotonic_s()
+        self._last_flush_s = now_s
+        self._reasons[sealed.item.seq] = (reason, now_s if oldest_s is None else oldest_s)
+        self.add(sealed.item)
 
     async def seal_loop(self) -> None:
         """Seal segments as planned, for ever."""
@@ -177,8 +186,8 @@ class Shipper:
 
     async def _upload(self, item: OutboxItem) -> None:
         began_s = self._parts.clock.monotonic_s()
-        if item.is_base:
-            await self._upload_base(item, began_s)
+        if item.is_snapshot:
+            await self._upload_snapshot(item, began_s)
         else:
             header, footer = await self._parts.runner.run(lambda: segment_ends(item.path))
             await self._put_segment(item, header)
@@ -190,9 +199,15 @@ class Shipper:
         limit = self._settings.spool.cache_bytes_max
         await self.on_worker(lambda: self._spool.keep(item, cache_bytes_max=limit))
 
-    async def _upload_base(self, item: OutboxItem, began_s: float) -> None:
+    async def _upload_snapshot(self, item: OutboxItem, began_s: float) -> None:
         header, footer = await self._parts.runner.run(lambda: snapshot_ends(item.path))
-        name = SnapshotName(timeline=header.timeline, txid=footer.txid, seen_ms=footer.seen_ms, seq=footer.seq)
+        name = SnapshotName(
+            timeline=header.timeline,
+            txid=footer.txid,
+            seen_ms=footer.seen_ms,
+            seq=footer.seq,
+            full_txid=header.full_txid,
+        )
         # The key has the timeline's nonce: whatever is there already is this very file.
         try:
             await self._store.put(snapshot_key(name), item.path, if_absent=self._spool.state.creates_only)
@@ -207,6 +222,7 @@ class Shipper:
                 txid=footer.txid,
                 page_count=footer.page_count,
                 object_bytes=item.size_bytes,
+                kind="full" if header.full_txid is None else "differential",
                 seconds=self._parts.clock.monotonic_s() - began_s,
             )
         )

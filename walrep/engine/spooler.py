@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from contextlib import suppress
+from typing import TypeVar
 
 import msgspec
 
@@ -19,9 +20,11 @@ from walrep.core.journal import entry_from_job
 from walrep.core.merge import OpenChunk
 from walrep.core.state import CaptureMark
 from walrep.disk.spool import Sealed, Spool
-from walrep.errors import SpoolError, SpoolFull
+from walrep.errors import SpoolError, SpoolFull, check
 
 __all__ = ["PendingCommits", "Spooler", "SpoolerLimits"]
+
+T = TypeVar("T")
 
 
 class PendingCommits(msgspec.Struct, frozen=True):
@@ -101,6 +104,18 @@ class Spooler:
         sealed.set_running_or_notify_cancel()
         self._worker.submit(self._seal_or_wait, sealed, final=final)
         return sealed
+
+    def seal_then(self, call: Callable[[Sealed | None], T]) -> Future[T]:
+        """Seal behind what was put before, which ends with a whole transaction, and make a call with the segment."""
+
+        def work() -> T:
+            check(not self.spool.in_transaction, "what was put ends with a whole transaction")
+            sealed = self._seal_now()
+            if self.failure is not None:
+                raise self.failure
+            return call(sealed)
+
+        return self._worker.submit(work)
 
     def note_recovered(self) -> None:
         """Count what a start found in the journal as pending from now on. Before anything is put."""

@@ -1,7 +1,7 @@
 """A snapshot of a live database while its transactions are captured: no long transaction, and no lock.
 
-The hash array says what every page of S(n) is (`walrep.core.pages`), and each page that is written here is compared with
-it: so nothing has to be known of who writes the file meanwhile.
+The hash array says what every page of S(n) is (`walrep.core.pages`), and each page that is written here is compared
+with it: so nothing has to be known of who writes the file meanwhile.
 
 1. Between two ticks, with everything captured, the pages are listed that the snapshot still lacks: all, or those in
    which the database differs from an earlier full snapshot.
@@ -62,7 +62,8 @@ class SnapshotCopy:
         self.txid = Txid(0)
         self.checksum = 0
         self.page_count = 0
-        """With the two above: where it is valid, once it is complete."""
+        self.seen_ms = 0
+        """With the three above: where it is valid, once it is complete."""
         self.is_held_up = False
         """Whether the last overlay could not go on, and only sweeps of the log or the app can change that."""
         self._reader = reader
@@ -75,7 +76,6 @@ class SnapshotCopy:
         self._rounds = 0
         self._blocks = 0
         self._offset = 0
-        self._seen_ms = 0
         with map_os_errors(f"create {path}"):
             self._file = path.open("wb")
         self._write(encode_snapshot_start(header))
@@ -123,7 +123,7 @@ class SnapshotCopy:
             self.is_held_up = last
             return False
         self.txid, self.checksum = Txid(self._reader.encoder.txid), hashes.checksum
-        self.page_count, self._seen_ms = hashes.page_count, self._reader.looked_ms
+        self.page_count, self.seen_ms = hashes.page_count, self._reader.looked_ms
         return True
 
     def hashes(self) -> bytes:
@@ -141,7 +141,7 @@ class SnapshotCopy:
         footer = SnapshotFooter(
             txid=self.txid,
             seq=seq,
-            seen_ms=self._seen_ms,
+            seen_ms=self.seen_ms,
             checksum=self.checksum,
             page_count=self.page_count,
             block_count=self._blocks,

@@ -30,6 +30,7 @@ from walrep.core.names import (
     REPLICA_KEY,
     SnapshotName,
     parse_pack_key,
+    parse_pruned_key,
     parse_segment_name,
     segment_key,
     snapshot_key,
@@ -46,6 +47,7 @@ from walrep.core.objects import (
 )
 from walrep.core.pack import read_source
 from walrep.core.pages import page_hash
+from walrep.core.prunings import decode_record
 from walrep.core.records import Known, Needs, SnapshotEnds
 from walrep.core.segment import SegmentChunk, encode_segment_end, encode_segment_start, read_segment
 from walrep.core.snapshot import (
@@ -120,7 +122,8 @@ def history_of(objects: Mapping[str, bytes], replica: str = "", *, skip_replaced
             packs[key] = footer
         elif isinstance(header, SegmentHeader) and isinstance(footer, SegmentFooter):
             ends[key] = SegmentEnds(header, footer)
-    return build_history(sizes, ends, replica, packs)
+    records = [decode_record(data) for key, data in sorted(objects.items()) if parse_pruned_key(key) is not None]
+    return build_history(sizes, ends, replica, packs, records)
 
 
 def known_of(objects: Mapping[str, bytes], needs: Needs, known: Known | None = None) -> Known:
@@ -185,6 +188,7 @@ class HistoryBuilder:
         parent: Position | None = None,
         looked_ms: int | None = None,
         base: bool = True,
+        fence: bool = False,
     ) -> TimelineId:
         """Open a timeline with this image; without `base`, leave its first snapshot out."""
         self._number += 1
@@ -196,7 +200,7 @@ class HistoryBuilder:
         self._seal_header_state()
         self._remember()
         reason = "new replica" if parent is None else "restore"
-        self._put_segment(TimelineStart(reason=reason, parent=parent, looked_ms=looked_ms), seen_ms)
+        self._put_segment(TimelineStart(reason=reason, parent=parent, looked_ms=looked_ms), seen_ms, fence=fence)
         if base:
             self.snapshot(seen_ms)
         return self.timeline
@@ -286,7 +290,7 @@ class HistoryBuilder:
         self._sealed_image = dict(self.image)
         self._sealed = (self.txid, image_checksum(self.image), self.page_count)
 
-    def _put_segment(self, start: TimelineStart | None, created_ms: int) -> str:
+    def _put_segment(self, start: TimelineStart | None, created_ms: int, *, fence: bool = False) -> str:
         self.seq += 1
         txid, checksum, pages = self._sealed
         header = SegmentHeader(
@@ -300,6 +304,7 @@ class HistoryBuilder:
             checksum_before=checksum,
             pages_before=pages,
             start=start,
+            fence=fence,
         )
         data = encode_segment_start(header)
         blocks = self._chunk_blocks(txid)
