@@ -52,12 +52,20 @@ class Bucket:
             more = f"&continuation-token={quote(unescape(token[1]), safe='')}"
 
     def _ask(self, method: str, target: str, data: bytes | None = None) -> bytes:
-        self.connection.request(method, target, data)
-        answer = self.connection.getresponse()
+        try:
+            answer = self._send(method, target, data)
+        except (ConnectionError, http.client.HTTPException):
+            # The connection was closed while nothing came on it.
+            self.connection.close()
+            answer = self._send(method, target, data)
         body = answer.read()
         if answer.status >= 300:
             raise RuntimeError(f"{method} {target}: {answer.status} {body[:200]!r}")
         return body
+
+    def _send(self, method: str, target: str, data: bytes | None) -> http.client.HTTPResponse:
+        self.connection.request(method, target, data)
+        return self.connection.getresponse()
 
 
 class Stop:

@@ -40,10 +40,19 @@ def check_quickly(path: Path) -> str:
         return str(connection.execute("pragma quick_check(1)").fetchone()[0])
 
 
-def judge(ended: Ended, output: Path, original: tuple[Path, Load], commits: Commits, at_s: float | None) -> Restored:
+def judge(
+    ended: Ended,
+    output: Path,
+    original: tuple[Path, Load],
+    commits: Commits,
+    at_s: float | None,
+    *,
+    keeps_up: bool = True,
+) -> Restored:
     """Compare a restore with the app's record: `original` is the template, and what the app did to it.
 
-    Requests and bytes are filled in by who counts them.
+    A strategy that keeps up has, after an orderly stop, everything: what is missing then is lost. Requests and bytes are
+    filled in by who counts them.
     """
     expected = commits.number_at(float("inf") if at_s is None else at_s + CLOCK_S)
     number, verdict = -1, ""
@@ -51,6 +60,8 @@ def judge(ended: Ended, output: Path, original: tuple[Path, Load], commits: Comm
         verdict = f"failed with exit code {ended.code}: {ended.output.strip()[-300:]}"
     else:
         number, verdict = _compare(output, original, expected)
+        if verdict == "behind" and at_s is None and keeps_up:
+            verdict = f"LOST: {expected - number} transactions"
     missing = [each for each, n in zip(commits.at_s, commits.number, strict=True) if number < n <= expected]
     until_s = at_s if at_s is not None else max(commits.at_s, default=0.0)
     return Restored(

@@ -103,25 +103,29 @@ class Proxy:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one client until it goes."""
+        source: asyncio.StreamReader | None = None
         upstream: asyncio.StreamWriter | None = None
         with suppress(*_LOST):
-            source, upstream = await asyncio.open_connection(*self.server, limit=HEAD_BYTES_MAX)
-            while await self._exchange(reader, writer, source, upstream):
-                pass
+            while True:
+                data = await reader.readuntil(b"\r\n\r\n")
+                # The server closes connections that nothing comes on; a client would have to try again, as it would not
+                # with a proxy that one has in production.
+                if source is None or upstream is None or source.at_eof():
+                    await _close(upstream)
+                    source, upstream = await asyncio.open_connection(*self.server, limit=HEAD_BYTES_MAX)
+                if not await self._exchange(data, (reader, writer), (source, upstream)):
+                    break
         for each in (writer, upstream):
-            if each is not None:
-                each.close()
-                with suppress(*_LOST):
-                    await each.wait_closed()
+            await _close(each)
 
     async def _exchange(
         self,
-        client: asyncio.StreamReader,
-        to_client: asyncio.StreamWriter,
-        server: asyncio.StreamReader,
-        to_server: asyncio.StreamWriter,
+        data: bytes,
+        before: tuple[asyncio.StreamReader, asyncio.StreamWriter],
+        behind: tuple[asyncio.StreamReader, asyncio.StreamWriter],
     ) -> bool:
-        data = await client.readuntil(b"\r\n\r\n")
+        """Pass on one request and its answer; return whether the connections can take another one."""
+        (client, to_client), (server, to_server) = before, behind
         began_s = time.time()
         head = parse_head(data)
         asked = parse_asked(head)
@@ -140,6 +144,13 @@ class Proxy:
         self.requests.append(_request(asked, (head, answered), (up, down), began_s))
         closes = "close" in (answered.fields.get("connection", "").lower(), head.fields.get("connection", "").lower())
         return body.kind != "until-close" and not closes
+
+
+async def _close(writer: asyncio.StreamWriter | None) -> None:
+    if writer is not None:
+        writer.close()
+        with suppress(*_LOST):
+            await writer.wait_closed()
 
 
 def _request(asked: Asked, heads: tuple[Head, Head], relays: tuple[Relay, Relay], began_s: float) -> Request:

@@ -163,7 +163,7 @@ def _restores(
             restored = compare_with_file(ended, output, apps.databases[index], keeps_up=strategy.keeps_up)
         else:
             original = templates.path(turn.workload, index), templates.load(turn.workload, index)
-            restored = judge(ended, output, original, commits[index], at_s)
+            restored = judge(ended, output, original, commits[index], at_s, keeps_up=strategy.keeps_up)
         asked = count(stage.requests(f"{strategy.place.prefix}/"), strategy.kind_of, from_s=began_s)
         found.append(msgspec.structs.replace(restored, down_bytes=asked.down_bytes, requests=asked.requests))
         output.unlink(missing_ok=True)

@@ -3,56 +3,102 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 
 from benchmarks.compare.proxy import HEAD_BYTES_MAX, Proxy
+
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 class Server:
-    """Takes requests of known lengths and answers each; keeps what came."""
+    """On each connection takes requests of known lengths and answers each, then closes; keeps what came."""
 
     def __init__(self, lengths: list[int], answers: list[bytes]) -> None:
         self.lengths, self.answers = lengths, answers
         self.received: list[bytes] = []
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        for length, answer in zip(self.lengths, self.answers, strict=True):
-            self.received.append(await reader.readuntil(b"\r\n\r\n") + await reader.readexactly(length))
-            writer.write(answer)
+        with suppress(asyncio.IncompleteReadError):
+            for length, answer in zip(self.lengths, self.answers, strict=True):
+                self.received.append(await reader.readuntil(b"\r\n\r\n") + await reader.readexactly(length))
+                writer.write(answer)
         writer.close()
         await writer.wait_closed()
+
+
+class Listener:
+    """Listens, and knows when nobody is served any more."""
+
+    def __init__(self, handler: Handler) -> None:
+        self.handler = handler
+        self.count = 0
+        self.idle = asyncio.Event()
+        self.server: asyncio.Server
+
+    async def open(self) -> None:
+        self.server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=HEAD_BYTES_MAX)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        host, port = self.server.sockets[0].getsockname()[:2]
+        return host, port
+
+    async def close(self) -> None:
+        await self.idle.wait()
+        self.server.close()
+        await self.server.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.count += 1
+        self.idle.clear()
+        await self.handler(reader, writer)
+        self.count -= 1
+        if not self.count:
+            self.idle.set()
+
+
+class Place:
+    """A server and the proxy in front of it."""
+
+    def __init__(self, server: Server) -> None:
+        self.behind = Listener(server.serve)
+        self.proxy: Proxy
+        self.front: Listener
+
+    async def open(self) -> None:
+        await self.behind.open()
+        self.proxy = Proxy(*self.behind.address)
+        self.front = Listener(self.proxy.serve)
+        await self.front.open()
+
+    @asynccontextmanager
+    async def client(self) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        reader, writer = await asyncio.open_connection(*self.front.address)
+        try:
+            yield reader, writer
+        finally:
+            writer.close()
+            await writer.wait_closed()
+
+
+@asynccontextmanager
+async def placed(server: Server) -> AsyncIterator[Place]:
+    place = Place(server)
+    await place.open()
+    try:
+        yield place
+    finally:
+        await place.front.close()
+        await place.behind.close()
 
 
 @asynccontextmanager
 async def proxied(server: Server) -> AsyncIterator[tuple[Proxy, asyncio.StreamReader, asyncio.StreamWriter]]:
-    """Give a proxy with one client; both connections are over at the end."""
-    over = asyncio.Event(), asyncio.Event()
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await server.serve(reader, writer)
-        over[0].set()
-
-    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await proxy.serve(reader, writer)
-        over[1].set()
-
-    behind = await asyncio.start_server(answer, "127.0.0.1", 0)
-    proxy = Proxy(*behind.sockets[0].getsockname()[:2])
-    front = await asyncio.start_server(relay, "127.0.0.1", 0, limit=HEAD_BYTES_MAX)
-    reader, writer = await asyncio.open_connection(*front.sockets[0].getsockname()[:2])
-    try:
-        yield proxy, reader, writer
-    finally:
-        writer.close()
-        await writer.wait_closed()
-        for each in over:
-            await each.wait()
-        for listener in (front, behind):
-            listener.close()
-            await listener.wait_closed()
+    async with placed(server) as place, place.client() as (reader, writer):
+        yield place.proxy, reader, writer
 
 
 async def test_requests_on_one_connection_pass_unchanged_and_are_counted() -> None:
@@ -109,3 +155,19 @@ async def test_of_a_deletion_of_many_the_keys_are_kept() -> None:
         writer.write(b"POST /b?delete HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
         await reader.readexactly(len(OK))
     assert proxy.requests[0].deleted == ("r/0/a",)
+
+
+async def test_a_connection_that_the_server_closed_is_opened_anew_for_the_next_request() -> None:
+    """The server takes one request on each connection; the client keeps its own."""
+    get = b"GET /b/k HTTP/1.1\r\n\r\n"
+    async with placed(Server([0], [OK])) as place, place.client() as (reader, writer):
+        writer.write(get)
+        assert await reader.readexactly(len(OK)) == OK
+        await place.behind.idle.wait()
+        # The proxy learns of the end while it serves somebody else.
+        async with place.client() as (other_reader, other_writer):
+            other_writer.write(get)
+            assert await other_reader.readexactly(len(OK)) == OK
+        writer.write(get)
+        assert await reader.readexactly(len(OK)) == OK
+    assert [each.status for each in place.proxy.requests] == [200, 200, 200]

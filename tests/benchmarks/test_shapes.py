@@ -51,7 +51,7 @@ def test_pages_of_a_transaction_are_those_of_its_log(template: tuple[Path, Load]
 
 @pytest.mark.parametrize(
     ("restored", "at_s", "verdict", "behind_s"),
-    [(10, None, "exact", 0.0), (7, 7.0, "exact", 0.0), (5, 7.0, "behind", 1.0), (8, None, "behind", 1.0)],
+    [(10, None, "exact", 0.0), (7, 7.0, "exact", 0.0), (5, 7.0, "behind", 1.0)],
 )
 def test_a_restore_is_exact_or_behind(
     template: tuple[Path, Load], tmp_path: Path, restored: int, at_s: float | None, verdict: str, behind_s: float
@@ -60,6 +60,17 @@ def test_a_restore_is_exact_or_behind(
     replay(*template, restored, output)
     found = judge(ENDED, output, template, record(10), at_s)
     assert (found.verdict, found.number, found.behind_s, found.is_wrong) == (verdict, restored, behind_s, False)
+
+
+def test_what_is_missing_after_the_stop_is_lost_unless_the_strategy_is_always_behind(
+    template: tuple[Path, Load], tmp_path: Path
+) -> None:
+    output = tmp_path / "restored.db"
+    replay(*template, 8, output)
+    found = judge(ENDED, output, template, record(10), None)
+    assert (found.verdict, found.is_wrong) == ("LOST: 2 transactions", True)
+    found = judge(ENDED, output, template, record(10), None, keeps_up=False)
+    assert (found.verdict, found.behind_s, found.is_wrong) == ("behind", 1.0, False)
 
 
 def test_a_restore_that_is_newer_than_asked_is_wrong(template: tuple[Path, Load], tmp_path: Path) -> None:
