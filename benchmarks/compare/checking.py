@@ -51,8 +51,8 @@ def judge(
 ) -> Restored:
     """Compare a restore with the app's record: `original` is the template, and what the app did to it.
 
-    A strategy that keeps up has, after an orderly stop, everything: what is missing then is lost. Requests and bytes are
-    filled in by who counts them.
+    A strategy that keeps up has, after an orderly stop, everything: what is missing then is lost. Requests and bytes
+    are filled in by who counts them.
     """
     expected = commits.number_at(float("inf") if at_s is None else at_s + CLOCK_S)
     number, verdict = -1, ""
