@@ -110,6 +110,8 @@ def main(arguments: Sequence[str]) -> int:
     began = time.strftime(STAMP)
     version = litestream_version()
     strategies = [name for name in options.strategies if version or not name.startswith("litestream")]
+    if not version:
+        print("no litestream on PATH: it is left out")
     facts = machine()
     results: list[Result] = []
     with tempfile.TemporaryDirectory(prefix="walrep-compare-", dir=options.directory) as text:
