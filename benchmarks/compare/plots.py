@@ -22,7 +22,7 @@ COLORS = {
     "per-change": "#8d6a9f",
     "object": "#8d6a9f",
 }
-MARKERS = "osD^Xvp*h"
+MARKERS = "osD^Xv<p*h"
 YOUNGEST_S, OLDEST_S = 1.0, 40 * 86_400.0
 
 

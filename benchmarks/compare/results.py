@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
@@ -94,7 +95,9 @@ def spread(values: Sequence[float]) -> Spread | None:
     ordered = sorted(values)
     last = len(ordered) - 1
     steps = tuple(ordered[round(last * step / 100)] for step in range(101))
-    return Spread(len(ordered), statistics.median(ordered), ordered[int(last * 0.99)], ordered[-1], steps)
+    return Spread(
+        len(ordered), statistics.median(ordered), ordered[math.ceil(0.99 * len(ordered)) - 1], ordered[-1], steps
+    )
 
 
 def lags(commits: Commits, marks: Sequence[Mark], *, until_s: float) -> tuple[list[float], int]:

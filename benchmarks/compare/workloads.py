@@ -45,7 +45,7 @@ ALL = (
         name="idle", what="one database, open, not written", shape="oltp", rates=(0.0,), full_s=30.0, together=True
     ),
     Workload(
-        name="minute", what="one transaction a minute, 27 MB", shape="oltp", rates=(1 / 60,), quick_s=40, full_s=125.0,
+        name="minute", what="one transaction a minute", shape="oltp", rates=(1 / 60,), quick_s=40, full_s=125.0,
         together=True,
     ),
     Workload(

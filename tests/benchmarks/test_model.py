@@ -7,6 +7,7 @@ from benchmarks.compare.counts import Kind
 from benchmarks.compare.model import live_by_day, model, observe, price, restore_points
 from benchmarks.compare.results import Result
 from tests.benchmarks.making import counted, result
+from walrep.core.forecast_litestream import LITESTREAM, LTX_BYTES, forecast_litestream
 from walrep.core.forecast_simple import forecast_daily_snapshot
 from walrep.core.forecast_walrep import SEGMENT_BYTES
 from walrep.core.workload import Workload
@@ -25,13 +26,33 @@ def measured() -> list[Result]:
 
 
 def test_a_workload_is_what_the_run_showed() -> None:
-    workload = observe(measured())
-    assert workload is not None
+    seen = observe(measured())
+    assert seen is not None
+    workload = seen.workload
     assert workload.transactions_per_s == 10.0
     assert workload.changed_bytes == 100.0
     assert workload.pages == 3.0
     assert workload.encoded_ratio == pytest.approx(1.2)
     assert (workload.zstd_ratio, workload.lz4_ratio) == (0.4, 0.6)
+
+
+def test_what_litestream_stored_tells_how_many_pages_it_saw() -> None:
+    """A hundred windows of a second, ten transactions each: five distinct pages where 30 were written."""
+    level = Kind(created=100, bytes=100 * (LTX_BYTES + round(5 * 4096 * 0.6)))
+    start = counted({"image": Kind(created=1, bytes=6_000_000)}, PUT=1)
+    runs = [*measured()[:2], result("litestream", start=start, run=counted({"L0": level}, PUT=100))]
+    seen = observe(runs)
+    assert seen is not None
+    assert seen.workload.pages == 3.0
+    assert seen.litestream.pages == pytest.approx(0.5, rel=0.01)
+    l0 = forecast_litestream(seen.litestream, LITESTREAM).flows[0]
+    assert l0.object_bytes == pytest.approx(level.bytes / 100, rel=0.02)
+
+
+def test_an_object_of_a_change_is_as_large_as_it_was() -> None:
+    runs = [*measured(), result("per-change", run=counted({"changes": Kind(created=1000, bytes=5_000_000)}, PUT=1000))]
+    found = {each.strategy: each for each in model(runs)}
+    assert found["object per change"].upload_bytes == pytest.approx(5000 * 10 * DAY_S * 30)
 
 
 def test_without_a_run_of_walrep_nothing_is_modelled() -> None:
@@ -49,6 +70,7 @@ def test_every_strategy_is_modelled_for_every_store() -> None:
         "walrep, RPO 15 min",
         "daily snapshot",
         "object per change",
+        "object per change, listed every 10 s",
         "litestream 0.5",
         "litestream 0.5, 30 days",
         "litestream 0.5, tuned",

@@ -33,6 +33,12 @@ def test_a_spread_has_the_middle_and_the_ends() -> None:
     assert spread([]) is None
 
 
+def test_of_few_numbers_99_of_100_are_all() -> None:
+    found = spread([1.0, 2.0])
+    assert found is not None
+    assert found.p99 == 2.0
+
+
 def test_objects_are_live_between_their_put_and_their_deletion() -> None:
     objects = [
         Stored(key="a", size_bytes=1, stored_s=0.0, deleted_s=15.0),
