@@ -45,7 +45,10 @@ COMPACTION = CompactionPolicy(
     spans_ms=(QUARTER_MS, 10 * QUARTER_MS), settle_ms=30_000 // SCALE, grace_ms=10 * 60 * 1000 // SCALE
 )
 FLUSH = FlushPolicy(rpo_s=10 / SCALE, first_commit_s=1 / SCALE)
-SETTLED_S = (COMPACTION.settle_ms + COMPACTION.grace_ms) / 1000 + FLUSH.rpo_s
+SETTLED_S = (COMPACTION.settle_ms + COMPACTION.grace_ms) / 1000 + FLUSH.rpo_s + 3.0
+"""What is not scaled takes up to three seconds: making and storing a pack, and the second for which the engine waits at
+least before it looks again."""
+
 STORE_THREADS = 4
 _READY_S = 60.0
 
