@@ -59,8 +59,8 @@ def page(value: int) -> bytes:
 class Weeks:
     """A replica and its store, both at a moment; `known` positions were seen at `seen`."""
 
-    def __init__(self) -> None:
-        self.clock = SimClock(T0)
+    def __init__(self, start_ms: int = T0) -> None:
+        self.clock = SimClock(start_ms)
         self.builder = HistoryBuilder(PAGE)
         self.store = MemoryStore(clock=self.clock)
         self.seen: dict[tuple[TimelineId, int], int] = {}
@@ -162,9 +162,9 @@ def without_records(objects: Mapping[str, MemoryObject]) -> dict[str, MemoryObje
     return {key: found for key, found in objects.items() if not key.startswith("pruned/")}
 
 
-def make_weeks() -> Weeks:
+def make_weeks(start_ms: int = T0) -> Weeks:
     """Three timelines in 45 days: the second left the first, the third took over. Two positions are kept."""
-    weeks = Weeks()
+    weeks = Weeks(start_ms)
     weeks.begin()
     for number in range(16):
         weeks.day(snapshot=number % 5 == 4)
