@@ -220,6 +220,33 @@ def test_a_timeline_of_which_something_else_is_left_has_not_expired() -> None:
     assert kinds(history_of(builder.objects)) == ["missing-base", "lost-pin"]
 
 
+def test_the_newest_segment_that_no_restore_needs_is_no_problem() -> None:
+    """INV-24: it stays for the writer's next start, below a snapshot of the same position."""
+    builder = plain()
+    builder.snapshot(18_000)
+    lose_snapshots(builder, [key for key in builder.objects if f"/{6:016d}-" in key])
+    prune(builder, (2, 3))
+    history = history_of(builder.objects)
+    assert kinds(history) == []
+    assert [(each.first_txid, each.last_txid) for each in history.timelines[0].ranges] == [(6, 6)]
+
+
+def test_the_newest_segment_of_who_was_shut_out_is_no_problem() -> None:
+    """Its timeline has expired but for that: a take-over counts on from its number."""
+    builder = plain()
+    builder.seq = 9
+    add(builder, steady(17_000))
+    newest = builder.seq
+    builder.seq = 5
+    builder.begin({1: page(7)}, 60_000, fence=True)
+    add(builder, steady(61_000))
+    lose_snapshots(builder, [key for key in builder.objects if builder.timeline in key])
+    prune(builder, (2, 4))
+    record(builder, (2, 4), (8, 9))
+    assert newest == 10
+    assert kinds(history_of(builder.objects)) == []
+
+
 def left_twice() -> HistoryBuilder:
     """Timeline 1 is segments 1 to 4; 2 left it, 5 and 6; 3 left that, 7 and 8."""
     builder = plain()

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 import msgspec
@@ -42,7 +42,6 @@ __all__ = [
     "PackPlan",
     "SegmentFact",
     "Stored",
-    "newest_segments",
     "plan_compaction",
     "segment_fact",
     "stored_from",
@@ -153,12 +152,17 @@ class Leftover(msgspec.Struct, frozen=True, kw_only=True):
     timeline: TimelineId
     seq: Seq
 
+    @property
+    def last_seq(self) -> Seq:
+        """Its number."""
+        return self.seq
+
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True):
     """What a replica holds of transactions, durable. An object that is named twice counts once.
 
     `pending_ms`: when the oldest commit that is not durable was seen. `kept` are keys of what may be packed and must
-    not be deleted yet: the newest segment of each writer, which its next start looks for.
+    not be deleted yet: the newest segment of a writer, which its next start looks for.
     """
 
     segments: Sequence[SegmentFact]
@@ -230,15 +234,6 @@ def plan_compaction(stored: Stored, *, now_ms: int, policy: CompactionPolicy) ->
         deletions=tuple(deletions),
         next_ms=min(moments, default=None),
     )
-
-
-def newest_segments(known: Iterable[SegmentFact | Leftover]) -> Iterator[str]:
-    """Yield the keys of what a writer's next start looks for, of each writer that keys tell apart. INV-24."""
-    newest: dict[str, SegmentFact | Leftover] = {}
-    for each in sorted(known, key=lambda each: each.seq):
-        name = parse_segment_name(each.key)
-        newest[name.nonce if name else ""] = each
-    yield from (each.key for each in newest.values())
 
 
 def segment_fact(key: str, size_bytes: int, header: SegmentHeader, footer: SegmentFooter) -> SegmentFact:

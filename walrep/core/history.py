@@ -158,7 +158,7 @@ def build_history(
     for damage in (each for each in pruned if isinstance(each, Damage)):
         problems.append(Problem(kind="damaged-record", message=f"what was pruned is not known: {damage.message}"))
     found = sorted(census.timelines.items())
-    newest = max((timeline_number(identity) for identity, _ in found), default=0)
+    newest = _find_newest(census.timelines)
     timelines = tuple(_timeline(identity, parts, gone, newest, problems) for identity, parts in found)
     problems += [problem for each in timelines for problem in _check_parent(each, timelines, gone)]
     timelines = tuple(_with_what_left(timeline, timelines, gone) for timeline in timelines)
@@ -184,12 +184,31 @@ def build_history(
     )
 
 
-def _timeline(identity: TimelineId, parts: Parts, gone: Gone, newest: int, problems: list[Problem]) -> Timeline:
+class _Newest(msgspec.Struct, frozen=True):
+    """The number of the newest timeline, and of the segments that stay also where no restore needs them. INV-24."""
+
+    number: int
+    seqs: frozenset[Seq]
+
+
+def _find_newest(timelines: Mapping[TimelineId, Parts]) -> _Newest:
+    last = {
+        identity: max((link.last_seq for link in (*parts.segments, *parts.packs)), default=Seq(0))
+        for identity, parts in timelines.items()
+    }
+    number = max(map(timeline_number, last), default=0)
+    own = [seq for identity, seq in last.items() if timeline_number(identity) == number]
+    return _Newest(number, frozenset([*own, max(last.values(), default=Seq(0))]))
+
+
+def _timeline(identity: TimelineId, parts: Parts, gone: Gone, newest: _Newest, problems: list[Problem]) -> Timeline:
     start = next((segment for segment in parts.segments if segment.header.start is not None), None)
     if start is None:
         message = "the segment that opens the timeline is missing"
         problems.append(Problem(kind="missing-start", message=message, timeline=identity))
-    if not parts.snapshots and (timeline_number(identity) == newest or not _is_expired(parts, start, gone)):
+    if not parts.snapshots and (
+        timeline_number(identity) == newest.number or not _is_expired(parts, start, gone, newest)
+    ):
         message = "the timeline has no complete snapshot: nothing of it is restorable yet"
         problems.append(Problem(kind="missing-base", message=message, timeline=identity))
     links: list[Link] = [*parts.segments, *parts.packs]
@@ -197,7 +216,7 @@ def _timeline(identity: TimelineId, parts: Parts, gone: Gone, newest: int, probl
     _report_breaks(chosen, identity, gone, problems)
     chain = tuple(link for run in chosen.runs for link in run)
     coverages = tuple(_coverage(snapshot, chosen.runs, gone, problems) for snapshot in parts.snapshots)
-    _report_uncovered(chosen.runs, coverages, gone, problems)
+    _report_uncovered(chosen.runs, coverages, gone, newest, problems)
     opening = start.header.start if start else None
     ends = [link.footer.txid_after for link in chain] + [name.last_txid for name in parts.pack_names]
     return Timeline(
@@ -223,15 +242,15 @@ def _timeline(identity: TimelineId, parts: Parts, gone: Gone, newest: int, probl
     )
 
 
-def _is_expired(parts: Parts, start: Segment | None, gone: Gone) -> bool:
-    """Return whether retention left nothing of a timeline but its opening, and what is leaving."""
+def _is_expired(parts: Parts, start: Segment | None, gone: Gone, newest: _Newest) -> bool:
+    """Return whether retention left nothing of a timeline but its opening, and what is leaving or no restore needs."""
     numbers = [(each.seq, each.seq) for each in parts.segments if each is not start]
     numbers += [(name.first_seq, name.last_seq) for name in parts.pack_names]
     return (
         start is not None
         and gone.expired_ms is not None
         and start.header.created_ms <= gone.expired_ms
-        and all(gone.holds(first, last) for first, last in numbers)
+        and all(gone.holds(first, last) or last in newest.seqs for first, last in numbers)
     )
 
 
@@ -295,14 +314,19 @@ def _coverage(snapshot: Snapshot, runs: list[list[Link]], gone: Gone, problems: 
 
 
 def _report_uncovered(
-    runs: Sequence[Sequence[Link]], coverages: Sequence[Coverage], gone: Gone, problems: list[Problem]
+    runs: Sequence[Sequence[Link]],
+    coverages: Sequence[Coverage],
+    gone: Gone,
+    newest: _Newest,
+    problems: list[Problem],
 ) -> None:
     """Report transactions that rest on no snapshot, where no missing number tells why."""
     covered = {link.key for each in coverages for link in each.links}
     ends = [None, *(run[-1].last_seq for run in runs)]
     for end, run in zip(ends, runs, strict=False):
         loose = [link for link in run if link.transaction_count and link.key not in covered]
-        loose = [link for link in loose if not gone.holds(link.first_seq, link.last_seq)]
+        loose = [each for each in loose if not gone.holds(each.first_seq, each.last_seq)]
+        loose = [each for each in loose if each.last_seq not in newest.seqs]
         if coverages and loose and (end is None or gone.between(end, run[0].first_seq)):
             message = f"{loose[0].key} rests on no snapshot that is here"
             problems.append(Problem(kind="missing-base", message=message, timeline=loose[0].header.timeline))

@@ -24,11 +24,11 @@ from walrep.core.compaction import (
     PackPlan,
     SegmentFact,
     Stored,
-    newest_segments,
     plan_compaction,
     segment_fact,
     stored_from,
 )
+from walrep.core.lineage import newest_segments
 from walrep.core.names import pack_key
 from walrep.core.objects import PackHeader, SegmentFooter, SegmentHeader, Writer
 from walrep.core.pack import read_pack, read_source
@@ -144,7 +144,7 @@ class Compactor:
             packs=[*self._packs.values()],
             leftovers=[*self._leftovers.values()],
             pending_ms=pending_ms,
-            kept=frozenset(newest_segments(known)),
+            kept=newest_segments(known),
         )
         return plan_compaction(stored, now_ms=self._clock.now_ms(), policy=self._policy)
 
