@@ -192,10 +192,10 @@ class _Newest(msgspec.Struct, frozen=True):
 
 
 def _find_newest(timelines: Mapping[TimelineId, Parts]) -> _Newest:
-    last = {
-        identity: max((link.last_seq for link in (*parts.segments, *parts.packs)), default=Seq(0))
-        for identity, parts in timelines.items()
-    }
+    last: dict[TimelineId, Seq] = {}
+    for identity, parts in timelines.items():
+        links: list[Link] = [*parts.segments, *parts.packs]
+        last[identity] = max((link.last_seq for link in links), default=Seq(0))
     number = max(map(timeline_number, last), default=0)
     own = [seq for identity, seq in last.items() if timeline_number(identity) == number]
     return _Newest(number, frozenset([*own, max(last.values(), default=Seq(0))]))
@@ -206,9 +206,7 @@ def _timeline(identity: TimelineId, parts: Parts, gone: Gone, newest: _Newest, p
     if start is None:
         message = "the segment that opens the timeline is missing"
         problems.append(Problem(kind="missing-start", message=message, timeline=identity))
-    if not parts.snapshots and (
-        timeline_number(identity) == newest.number or not _is_expired(parts, start, gone, newest)
-    ):
+    if not parts.snapshots and not _is_expired(start, parts, gone, newest):
         message = "the timeline has no complete snapshot: nothing of it is restorable yet"
         problems.append(Problem(kind="missing-base", message=message, timeline=identity))
     links: list[Link] = [*parts.segments, *parts.packs]
@@ -242,12 +240,13 @@ def _timeline(identity: TimelineId, parts: Parts, gone: Gone, newest: _Newest, p
     )
 
 
-def _is_expired(parts: Parts, start: Segment | None, gone: Gone, newest: _Newest) -> bool:
+def _is_expired(start: Segment | None, parts: Parts, gone: Gone, newest: _Newest) -> bool:
     """Return whether retention left nothing of a timeline but its opening, and what is leaving or no restore needs."""
     numbers = [(each.seq, each.seq) for each in parts.segments if each is not start]
     numbers += [(name.first_seq, name.last_seq) for name in parts.pack_names]
     return (
         start is not None
+        and timeline_number(start.header.timeline) < newest.number
         and gone.expired_ms is not None
         and start.header.created_ms <= gone.expired_ms
         and all(gone.holds(first, last) or last in newest.seqs for first, last in numbers)

@@ -58,9 +58,8 @@ def take_inventory(listing: Iterable[Listed], segments: Mapping[str, SegmentFact
             others[each.key] = each.size_bytes
             if (pin := parse_pin_key(each.key)) is not None:
                 pins.append(Pin(name=pin.name, point=Point(pin.position.timeline, pin.position.txid)))
-    return Holding(
-        logs=logs, snapshots=snapshots, pins=pins, others=others, reserved=dict.fromkeys(newest_segments(logs), _NEWEST)
-    )
+    reserved = dict.fromkeys(sorted(newest_segments(logs)), _NEWEST)
+    return Holding(logs=logs, snapshots=snapshots, pins=pins, others=others, reserved=reserved)
 
 
 def unknown_segments(listing: Iterable[Listed], segments: Mapping[str, SegmentFact]) -> frozenset[str]:
