@@ -24,14 +24,14 @@ from math import inf
 
 import msgspec
 
-from walrep.core.census import Parts, Problem, ProblemKind, Snapshot, take_census
+from walrep.core.census import Census, Parts, Problem, ProblemKind, Snapshot, take_census
 from walrep.core.chain import Chain
 from walrep.core.links import Damage, Link, Pack, Segment, SegmentEnds, Spare, defect_between
 from walrep.core.names import PinName
 from walrep.core.objects import PackFooter
-from walrep.core.prunings import Gone, PruneRecord, join_records
+from walrep.core.prunings import Gone, PruneRecord, join_records, merge_ranges
 from walrep.core.rivals import Lineage, describe_rivalry, find_lineages, rivals_of
-from walrep.core.units import Position, Seq, TimelineId, Txid, timeline_number
+from walrep.core.units import Position, Seq, SeqRange, TimelineId, Txid, timeline_number
 
 __all__ = [
     "Coverage",
@@ -81,9 +81,9 @@ class Timeline(msgspec.Struct, frozen=True, kw_only=True):
     """One timeline. `begin_seq` is None when its opening segment is not there.
 
     `tip_txid` is the last transaction that there was, as everything stored tells, the timelines that left it included;
-    it may be neither restorable nor there. `tail_gone`: retention deleted what followed the last thing that is there,
-    and nothing tells how far it went. `segments` and `packs` are those that were read, `chain` those that count, and
-    `spares` what others replace.
+    it may be neither restorable nor there. `tail_missing`: something followed the last thing that is there, deleted or
+    lost, and nothing tells how far it went. `segments` and `packs` are those that were read, `chain` those that count,
+    and `spares` what others replace.
     """
 
     id: TimelineId
@@ -94,7 +94,7 @@ class Timeline(msgspec.Struct, frozen=True, kw_only=True):
     begin_ms: int
     looked_ms: int | None
     tip_txid: Txid
-    tail_gone: bool
+    tail_missing: bool
     segments: tuple[Segment, ...]
     packs: tuple[Pack, ...]
     chain: tuple[Link, ...]
@@ -161,7 +161,7 @@ def build_history(
     newest = _find_newest(census.timelines)
     timelines = tuple(_timeline(identity, parts, gone, newest, problems) for identity, parts in found)
     problems += [problem for each in timelines for problem in _check_parent(each, timelines, gone)]
-    timelines = tuple(_with_what_left(timeline, timelines, gone) for timeline in timelines)
+    timelines = tuple(_with_what_left(timeline, timelines, _held(census)) for timeline in timelines)
     lineages = find_lineages(
         (segment.header for _, parts in found for segment in parts.segments),
         (name for _, parts in found for name in parts.pack_names),
@@ -182,6 +182,14 @@ def build_history(
         object_count=len(sizes),
         object_bytes=sum(sizes.values()),
     )
+
+
+def _held(census: Census) -> tuple[SeqRange, ...]:
+    """Return the numbers of segments that are there, by themselves or in packs."""
+    names = [name for parts in census.timelines.values() for name in parts.pack_names]
+    numbers = [(name.first_seq, name.last_seq) for name in names]
+    numbers += [(each.seq, each.seq) for parts in census.timelines.values() for each in parts.segments]
+    return merge_ranges([*numbers, *((seq, seq) for seq in census.unreadable)])
 
 
 class _Newest(msgspec.Struct, frozen=True):
@@ -226,7 +234,7 @@ def _timeline(identity: TimelineId, parts: Parts, gone: Gone, newest: _Newest, p
         begin_ms=_begin_ms(parts, start, chain),
         looked_ms=opening.looked_ms if opening else None,
         tip_txid=max(ends + [snapshot.name.txid for snapshot in parts.snapshots]),
-        tail_gone=False,
+        tail_missing=False,
         segments=tuple(parts.segments),
         packs=tuple(parts.packs),
         chain=chain,
@@ -253,15 +261,14 @@ def _is_expired(start: Segment | None, parts: Parts, gone: Gone, newest: _Newest
     )
 
 
-def _with_what_left(timeline: Timeline, timelines: Sequence[Timeline], gone: Gone) -> Timeline:
+def _with_what_left(timeline: Timeline, timelines: Sequence[Timeline], held: Sequence[SeqRange]) -> Timeline:
     """Return a timeline that reaches as far as others that left it tell: its own tail may be gone."""
     left = [each.parent.txid for each in timelines if each.parent and each.parent.timeline == timeline.id]
     numbers = [each.last_seq for each in timeline.chain] + [each.name.seq for each in timeline.snapshots]
     last = max(numbers, default=Seq(0))
-    begins = [each.begin_seq for each in timelines if each.begin_seq is not None and each.begin_seq > last]
-    return msgspec.structs.replace(
-        timeline, tip_txid=max([timeline.tip_txid, *left]), tail_gone=gone.between(last, min(begins, default=inf))
-    )
+    # One sequence goes through all timelines: the number behind the last is the next one's, or was this one's.
+    ends_here = not held or last == held[-1][1] or any(begin <= last + 1 <= end for begin, end in held)
+    return msgspec.structs.replace(timeline, tip_txid=max([timeline.tip_txid, *left]), tail_missing=not ends_here)
 
 
 def _leaving(timeline: Timeline, gone: Gone) -> Iterator[str]:

@@ -35,6 +35,7 @@ from walrep.core.retention import (
     refuse_clocks_apart,
     refuse_unusual,
 )
+from walrep.engine.apply import naming
 from walrep.engine.fetch import read_history
 from walrep.errors import AccessDenied, ObjectNotFound, PruneRefused
 from walrep.runner import Runner
@@ -144,7 +145,9 @@ class Janitor:
         records: dict[str, PruneRecord] = {}
         now_ms, nonce = self._clock.now_ms(), self._writer.nonce
         for each in (each for each in listing if parse_pruned_key(each.key) is not None):
-            record = decode_record(await self._store.get(each.key))
+            data = await self._store.get(each.key)
+            with naming(each.key):
+                record = decode_record(data)
             if not is_under_way(record, stored_ms=each.stored_ms, now_ms=now_ms, nonce=nonce):
                 records[each.key] = record
         return records

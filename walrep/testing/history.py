@@ -122,7 +122,9 @@ def history_of(objects: Mapping[str, bytes], replica: str = "", *, skip_replaced
             packs[key] = footer
         elif isinstance(header, SegmentHeader) and isinstance(footer, SegmentFooter):
             ends[key] = SegmentEnds(header, footer)
-    records = [parse_prune_record(data) for key, data in sorted(objects.items()) if parse_pruned_key(key) is not None]
+    records = [
+        parse_prune_record(key, data) for key, data in sorted(objects.items()) if parse_pruned_key(key) is not None
+    ]
     return build_history(sizes, ends, replica, packs, records)
 
 
