@@ -122,7 +122,7 @@ class ReplicaReader:
 
     async def _prune_records(self, sizes: Mapping[str, int]) -> list[PruneRecord | Damage]:
         keys = sorted(key for key in sizes if parse_pruned_key(key) is not None)
-        return [parse_prune_record(await self._get(key, 0, sizes[key])) for key in keys]
+        return [parse_prune_record(key, await self._get(key, 0, sizes[key])) for key in keys]
 
     async def _segment_ends(self, sizes: dict[str, int], keys: Iterable[str]) -> dict[str, SegmentEnds | Damage]:
         ends: dict[str, SegmentEnds | Damage] = {}

@@ -47,7 +47,6 @@ from walrep.core.objects import (
 )
 from walrep.core.pack import read_source
 from walrep.core.pages import page_hash
-from walrep.core.prunings import decode_record
 from walrep.core.records import Known, Needs, SnapshotEnds
 from walrep.core.segment import SegmentChunk, encode_segment_end, encode_segment_start, read_segment
 from walrep.core.snapshot import (
@@ -58,6 +57,7 @@ from walrep.core.snapshot import (
     snapshot_block_pages,
 )
 from walrep.core.units import Checksum, Position, Seq, TimelineId, Txid, lock_byte_page, make_timeline_id
+from walrep.engine.ends import parse_prune_record
 from walrep.errors import CorruptObject, check
 from walrep.store.base import Store
 from walrep.testing.packs import make_pack
@@ -122,7 +122,9 @@ def history_of(objects: Mapping[str, bytes], replica: str = "", *, skip_replaced
             packs[key] = footer
         elif isinstance(header, SegmentHeader) and isinstance(footer, SegmentFooter):
             ends[key] = SegmentEnds(header, footer)
-    records = [decode_record(data) for key, data in sorted(objects.items()) if parse_pruned_key(key) is not None]
+    records = [
+        parse_prune_record(key, data) for key, data in sorted(objects.items()) if parse_pruned_key(key) is not None
+    ]
     return build_history(sizes, ends, replica, packs, records)
 
 
