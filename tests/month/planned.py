@@ -17,8 +17,7 @@ from tests.month.scenarios import DAY_MS, Scenario
 from tests.month.world import SETTLED_S, Outcome, Shipped
 from walrep.core.compaction import QUARTER_MS, PackPlan
 from walrep.core.history import History
-from walrep.core.names import segment_key
-from walrep.core.stored import Stored, stored_from
+from walrep.core.stored import stored_from
 from walrep.store.observe import RequestCounts
 
 __all__ = ["plan_days"]

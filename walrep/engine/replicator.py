@@ -190,9 +190,7 @@ class Replicator:
     async def _make_snapshots(self, capture: Capture, shipper: Shipper, spooler: Spooler) -> None:
         """Make what snapshots are due, until the timeline ends."""
         policy = self._settings.snapshots
-        if policy is not None:
-            await Snapshotter(self._parts, self._settings.path, policy, capture, (shipper, spooler)).run(self._ended)
-        await self._ended.wait()
+        await Snapshotter(self._parts, self._settings.path, policy, capture, (shipper, spooler)).run(self._ended)
 
     def _new_spooler(self, spool: Spool, shipper: Shipper) -> Spooler:
         return Spooler(
