@@ -88,7 +88,11 @@ class SnapshotCopy:
         self._offset = 0
         with map_os_errors(f"create {path}"):
             self._file = path.open("wb")
-        self._write(encode_snapshot_start(header))
+        try:
+            self._write(encode_snapshot_start(header))
+        except BaseException:
+            self.abandon()
+            raise
 
     def begin(self) -> bool:
         """List what the snapshot lacks; False if not everything committed could be captured yet.
