@@ -109,13 +109,8 @@ def check_convergence(copy: Path, original: SpoolRig, tmp_path: Path) -> int:
     rig.commit((1, page(999)))
     assert rig.seal() is not None
     assert restored_images(copy, tmp_path / "store") == rig.images
-    assert names(copy) == [
-        "full",
-        f"journal-{format_seq(rig.spool.state.next_seq)}",
-        "pages",
-        "pages.log",
-        "state.json",
-    ]
+    journal = f"journal-{format_seq(rig.spool.state.next_seq)}"
+    assert names(copy) == ["full", journal, "pages", "pages.log", "state.json"]
     rig.close()
     return next_seq
 
