@@ -31,6 +31,7 @@ from walrep.disk.atomic import map_os_errors
 from walrep.disk.room import DiskRoom
 from walrep.disk.spool import DISK_RESERVE_BYTES
 from walrep.engine import inspect, pins
+from walrep.engine.asking import SnapshotAnswer, SnapshotRequest, ask_for_snapshot
 from walrep.engine.compactor import Compacted, Compactor, Workplace
 from walrep.engine.detach import DetachOutcome, detach as run_detach
 from walrep.engine.fetch import read_history
@@ -74,6 +75,7 @@ __all__ = [
     "read_replica",
     "replicate",
     "restore",
+    "snapshot",
     "system_clock",
     "unkeep",
     "versions",
@@ -124,6 +126,11 @@ async def replicate(
 async def detach(path: Path, state_dir: Path | None, *, clock: Clock) -> DetachOutcome:
     """Let a database go; see `walrep.engine.detach.detach` for what it raises."""
     return await run_detach(path, state_dir or default_state_dir(path), clock, _DETACH_WAIT_S)
+
+
+async def snapshot(path: Path, state_dir: Path | None, *, full: bool, clock: Clock) -> SnapshotAnswer:
+    """Have the walrep that protects a database make a snapshot; see `ask_for_snapshot` for what it raises."""
+    return await ask_for_snapshot(state_dir or default_state_dir(path), SnapshotRequest(full=full), clock)
 
 
 async def is_replica(url: StoreUrl, *, clock: Clock, environment: Mapping[str, str]) -> bool:
@@ -178,8 +185,7 @@ async def plan_prune(
 ) -> Pruning:
     """Return what retention would delete; see `walrep.engine.janitor` for what it raises."""
     async with _opened(url, clock, environment) as (store, runner):
-        janitor = Janitor(store, clock=clock, writer=new_writer())
-        return await janitor.plan(await janitor.known_segments(runner), policy)
+        return await Janitor(store, clock=clock, runner=runner, writer=new_writer()).plan({}, policy)
 
 
 async def prune(
@@ -187,8 +193,7 @@ async def prune(
 ) -> PruneOutcome:
     """Delete what retention does not keep; see `walrep.engine.janitor` for what it raises."""
     async with _opened(url, clock, environment) as (store, runner):
-        janitor = Janitor(store, clock=clock, writer=new_writer())
-        return await janitor.run(await janitor.known_segments(runner), policy, yes=yes)
+        return await Janitor(store, clock=clock, runner=runner, writer=new_writer()).run({}, policy, yes=yes)
 
 
 async def keep(

@@ -9,6 +9,9 @@
     shutdown-deadline = "30s"        # this one and the next are for all
     rival-check = "15m"
 
+    snapshots = true                 # one a day beside the base, when something was committed
+    snapshot-at = "03:00"            # UTC; default: spread by the identity of the replica
+
     [retention]                      # a default for all databases, too
     window = "30d"                   # any transaction of that long
     daily = 0                        # snapshots beyond: the last one of each of so many days, weeks, months, years
@@ -50,6 +53,7 @@ import msgspec
 from walrep.config_file import DatabaseTable, RetentionTable, Tuning, read_file
 from walrep.core.flush import FlushPolicy
 from walrep.core.retention import RetentionPolicy
+from walrep.core.snapshots import SnapshotPolicy
 from walrep.engine.settings import DatabaseSettings, ReplicateSettings, SpoolLimits, default_state_dir
 from walrep.errors import UsageError
 from walrep.store.s3_url import S3Access, check_access
@@ -73,6 +77,7 @@ class Overrides(msgspec.Struct, frozen=True, kw_only=True):
     rpo_s: float | None = None
     shutdown_deadline_s: float | None = None
     state_dir: Path | None = None
+    snapshot_at_s: int | None = None
     enable_wal: bool = False
     wait: bool = False
     new_timeline: bool = False
@@ -223,6 +228,8 @@ def _database(table: DatabaseTable, defaults: Tuning, overrides: Overrides, plac
     _check_amounts(flush, spool, places.where)
     prunes = _first_said(table.retention.prune, defaults.retention.prune) is not False
     policy = _retention(table.retention, defaults.retention, where=places.where)
+    snapshots = _first_said(table.snapshots, defaults.snapshots) is not False
+    at_s = _first_said(overrides.snapshot_at_s, table.snapshot_at, defaults.snapshot_at)
     return DatabaseSettings(
         path=path,
         url=places.url(table.replica, "replica"),
@@ -230,6 +237,7 @@ def _database(table: DatabaseTable, defaults: Tuning, overrides: Overrides, plac
         flush=flush,
         spool=spool,
         retention=policy if prunes else None,
+        snapshots=SnapshotPolicy(automatic=snapshots, at_s=at_s),
         enable_wal=table.enable_wal or overrides.enable_wal,
         wait=table.wait or overrides.wait,
         new_timeline=overrides.new_timeline,

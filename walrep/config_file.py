@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from walrep.core.amounts import Duration, Size, parse_duration_s, parse_size_bytes
+from walrep.core.amounts import Duration, Size, TimeOfDay, parse_duration_s, parse_size_bytes, parse_time_of_day_s
 from walrep.errors import UsageError
 from walrep.store.s3_url import S3Access
 
@@ -51,6 +51,8 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     outbox_limit: Size | None = None
     cache_limit: Size | None = None
     disk_reserve: Size | None = None
+    snapshots: bool | None = None
+    snapshot_at: TimeOfDay | None = None
     retention: RetentionTable = RetentionTable()
 
 
@@ -108,6 +110,8 @@ def read_file(file: Path) -> ConfigFile:
 
 def _decode(kind: type, value: object) -> object:
     """Convert what msgspec does not know; it adds the key path to a ValueError."""
+    if kind is TimeOfDay:
+        return TimeOfDay(parse_time_of_day_s(value))
     return Duration(parse_duration_s(value)) if kind is Duration else Size(parse_size_bytes(value))
 
 

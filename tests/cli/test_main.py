@@ -40,6 +40,7 @@ def test_commands_are_those_of_the_manual() -> None:
         "restore",
         "list",
         "dump",
+        "snapshot",
         "compact",
         "prune",
         "keep",

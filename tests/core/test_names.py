@@ -9,15 +9,22 @@ from hypothesis import given, strategies as st
 from walrep.core.names import (
     TIME_MS_MAX,
     PackName,
+    PinName,
     SnapshotName,
+    check_pin_name,
     pack_key,
     parse_pack_key,
+    parse_pin_key,
+    parse_pruned_key,
     parse_segment_key,
     parse_snapshot_key,
+    pin_key,
+    pruned_key,
     segment_key,
     snapshot_key,
 )
-from walrep.core.units import Seq, TimelineId, Txid, make_timeline_id
+from walrep.core.units import Checksum, Position, Seq, TimelineId, Txid, make_timeline_id
+from walrep.errors import UsageError
 from walrep.store.keys import check_key
 
 NUMBERS = st.integers(0, 10**16 - 1)
@@ -183,3 +190,79 @@ def test_what_is_no_segment_key_is_none(key: str) -> None:
 )
 def test_what_is_no_snapshot_key_is_none(key: str) -> None:
     assert parse_snapshot_key(key) is None
+
+
+PIN = "pins/before-2.0_migration/00001-5f3a9c21-0000000000001234-9f8e7d6c5b4a3210"
+PIN_NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", fullmatch=True)
+POSITIONS = st.builds(
+    Position, timeline=TIMELINES, txid=NUMBERS.map(Txid), checksum=st.integers(0, (1 << 64) - 1).map(Checksum)
+)
+
+
+@given(st.builds(PinName, name=PIN_NAMES, position=POSITIONS))
+def test_pin_keys_round_trip(pin: PinName) -> None:
+    assert parse_pin_key(pin_key(pin)) == pin
+    check_key(pin_key(pin))
+
+
+def test_a_pin_key_has_the_documented_form() -> None:
+    position = Position(TimelineId("00001-5f3a9c21"), Txid(1234), Checksum(0x9F8E7D6C5B4A3210))
+    pin = PinName("before-2.0_migration", position)
+    assert pin_key(pin) == PIN
+    assert parse_pin_key(PIN) == pin
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "",
+        "pins/",
+        "pins/before",
+        PIN[:-1],
+        PIN + " ",
+        PIN + "\n",
+        PIN.replace("before", ".before"),
+        PIN.replace("before", "bef/ore"),
+        PIN.replace("before", "x" * 100),
+        PIN.replace("/00001", "/ 00001"),
+        PIN.replace("5f3a", "5F3A"),
+        PIN.replace("1234", "123\u0664"),
+        PIN.replace("pins", "pin"),
+        PIN.removeprefix("pins/"),
+    ],
+)
+def test_what_is_no_pin_key_is_none(key: str) -> None:
+    assert parse_pin_key(key) is None
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", ".x", "-x", "_x", "a b", "a/b", "\u00e4", "x\n", "x" * 101])
+def test_what_cannot_name_a_pin_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="not a name"):
+        check_pin_name(name)
+    with pytest.raises(UsageError, match="not a name"):
+        pin_key(PinName(name, Position(TimelineId("00001-5f3a9c21"), Txid(1), Checksum(1))))
+
+
+@given(TIMES, TIMES)
+def test_keys_of_records_round_trip_and_sort_by_time(one: int, two: int) -> None:
+    assert parse_pruned_key(pruned_key(one)) == one
+    assert (pruned_key(one) < pruned_key(two)) == (one < two)
+    check_key(pruned_key(one))
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "",
+        "pruned/",
+        "pruned/20261121T093000123Z/x",
+        "pruned/20261121T093000123",
+        "pruned/20261321T093000123Z",
+        "pruned/19691121T093000123Z",
+        "pruned/20261121T093000123Z\n",
+        "pruned/20261121T09300012\u0663Z",
+        "prune/20261121T093000123Z",
+    ],
+)
+def test_what_is_no_key_of_a_record_is_none(key: str) -> None:
+    assert parse_pruned_key(key) is None

@@ -45,7 +45,10 @@ COMPACTION = CompactionPolicy(
     spans_ms=(QUARTER_MS, 10 * QUARTER_MS), settle_ms=30_000 // SCALE, grace_ms=10 * 60 * 1000 // SCALE
 )
 FLUSH = FlushPolicy(rpo_s=10 / SCALE, first_commit_s=1 / SCALE)
-SETTLED_S = (COMPACTION.settle_ms + COMPACTION.grace_ms) / 1000 + FLUSH.rpo_s
+SETTLED_S = (COMPACTION.settle_ms + COMPACTION.grace_ms) / 1000 + FLUSH.rpo_s + 3.0
+"""What is not scaled takes up to three seconds: making and storing a pack, and the second for which the engine waits at
+least before it looks again."""
+
 STORE_THREADS = 4
 _READY_S = 60.0
 
@@ -157,9 +160,9 @@ class _Real:
         day_ms = COMPACTION.spans_ms[-1]
         while True:
             await self._clock.sleep((day_ms - self._clock.now_ms() % day_ms) / 1000)
-            day = self._ledger.close_day(f"day {len(self._days) + 1}")
+            self._days.append(self._ledger.close_day(f"day {len(self._days) + 1}"))
             await self._clock.sleep(SETTLED_S)
-            self._days.append(msgspec.structs.replace(day, live_settled=len(self._ledger.live)))
+            self._days[-1] = msgspec.structs.replace(self._days[-1], live_settled=len(self._ledger.live))
 
     async def _compare(self, stores: app.Stores) -> None:
         """Compare the books with what the bucket holds."""

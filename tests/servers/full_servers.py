@@ -16,7 +16,7 @@ import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -25,11 +25,15 @@ from tests.hostile.model import Shape
 from tests.hostile.processes import AppProcess, Sidecar, run_walrep
 from tests.hostile.waiting import until
 from tests.hostile.writers import AppPlan
-from tests.store.buckets import OwningStore, new_prefix, s3_url
+from tests.store.buckets import OneClient, OwningStore, new_prefix, s3_url
 from tests.store.servers import ENVIRONMENTS
+from tests.store.uploads import CONTENT, SIZES, LossyApi
 from walrep.clock import SystemClock
 from walrep.engine.prove import prove_store
+from walrep.errors import PreconditionFailed
 from walrep.store.base import Store
+from walrep.store.retry import Retries, RetryPolicy
+from walrep.store.s3_client import S3Clients
 from walrep.testing.contract import MakeStore, StoreContract
 from walrep.testing.contract_use import use
 
@@ -190,6 +194,22 @@ async def test_what_it_does_is_proved(url: str) -> None:
     assert facts.creates_only == ("provider=minio" in url)
     assert facts.ranges
     assert facts.clock_ahead_ms == 0
+
+
+@pytest.mark.parametrize("if_absent", [False, True])
+async def test_a_large_object_is_stored_although_the_answer_to_its_completion_was_lost(
+    url: str, *, if_absent: bool
+) -> None:
+    """Both forget an upload that is complete: the tag of the object tells; or the caller, if it had to be created."""
+    place, clients = s3_url(url), S3Clients({})
+    api = LossyApi((await clients.get(clients.resolve(place))).api)
+    retries = Retries(SystemClock(), RetryPolicy(), random.Random(0), lambda _error, _delay_s: None)
+    store = OwningStore(place, clients=OneClient(api), sizes=SIZES, retries=retries)  # type: ignore[arg-type]
+    with pytest.raises(PreconditionFailed) if if_absent else nullcontext():
+        await store.put("a", CONTENT, if_absent=if_absent)
+    assert api.completion_count == 2
+    assert await store.get("a") == CONTENT
+    await clients.aclose()
 
 
 def test_the_main_job(url: str, tmp_path: Path) -> None:

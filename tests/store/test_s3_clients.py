@@ -178,7 +178,7 @@ async def test_credentials_of_the_url_are_not_looked_for_anew() -> None:
 
 
 HANGING = """[profile hangs]
-credential_process = {python} -c "import os; open(r'{fifo}', 'w').write(str(os.getpid())); open(r'{fifo}', 'w')"
+credential_process = {python} -c "import os, signal; open(r'{fifo}', 'w').write(str(os.getpid())); signal.pause()"
 """
 
 

@@ -13,7 +13,7 @@ import pytest
 from tests.store.buckets import OneClient, OwningStore, new_prefix, s3_url
 from tests.store.scripted import LOST, OK, Answer, Request, refusal, scripted
 from tests.store.servers import S3Server
-from tests.store.uploads import CONTENT, MIB, SIZES, Parts, is_completion, is_part
+from tests.store.uploads import CONTENT, MIB, SIZES, LossyApi, Parts, is_completion, is_part
 from walrep.clock import Clock, SystemClock
 from walrep.core.backoff import BackoffPolicy
 from walrep.errors import AccessDenied, PreconditionFailed, StoreUnavailable, WalrepError
@@ -178,24 +178,6 @@ async def test_a_create_only_object_whose_completion_was_lost_is_for_the_caller_
 async def test_a_create_only_upload_that_is_gone_without_an_object_begins_anew() -> None:
     with pytest.raises(StoreUnavailable, match="removed"):
         await put(Parts(completions(LOST, GONE)), if_absent=True)
-
-
-class LossyApi:
-    """A client of a real server that loses the answer to the first completion."""
-
-    def __init__(self, api: object) -> None:
-        self.completion_count = 0
-        self._api = api
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._api, name)
-
-    async def complete_multipart_upload(self, **parameters: object) -> object:
-        self.completion_count += 1
-        answer = await self._api.complete_multipart_upload(**parameters)  # type: ignore[attr-defined]
-        if self.completion_count == 1:
-            raise ConnectionResetError
-        return answer
 
 
 @pytest.mark.parametrize(

@@ -48,3 +48,21 @@ def is_part(request: Request, number: int) -> bool:
 def is_completion(request: Request) -> bool:
     """Tell whether a request makes an object of the parts."""
     return request.method == "POST" and "uploadId" in request.query
+
+
+class LossyApi:
+    """A client of a real server that loses the answer to the first completion."""
+
+    def __init__(self, api: object) -> None:
+        self.completion_count = 0
+        self._api = api
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._api, name)
+
+    async def complete_multipart_upload(self, **parameters: object) -> object:
+        self.completion_count += 1
+        answer = await self._api.complete_multipart_upload(**parameters)  # type: ignore[attr-defined]
+        if self.completion_count == 1:
+            raise ConnectionResetError
+        return answer

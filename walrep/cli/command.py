@@ -13,7 +13,7 @@ import click
 import msgspec
 
 from walrep.cli.session import Session
-from walrep.core.amounts import parse_duration_s
+from walrep.core.amounts import parse_duration_s, parse_time_of_day_s
 
 __all__ = [
     "EXIT_INTERNAL",
@@ -25,6 +25,7 @@ __all__ = [
     "duration",
     "json_option",
     "takes",
+    "time_of_day",
 ]
 
 EXIT_INTERNAL = 1
@@ -87,6 +88,14 @@ def duration(_context: click.Context, _parameter: click.Parameter, text: str | N
     is_number = text.replace(".", "", 1).isdecimal()
     try:
         return parse_duration_s(float(text) if is_number else text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+def time_of_day(_context: click.Context, _parameter: click.Parameter, text: str | None) -> int | None:
+    """Return the seconds after midnight that the value of an option means; a callback for click."""
+    try:
+        return None if text is None else parse_time_of_day_s(text)
     except ValueError as error:
         raise click.BadParameter(str(error)) from error
 

@@ -102,6 +102,7 @@ def _snapshot_fields(timeline: str, snapshot: SnapshotListing) -> dict[str, obje
         "timeline": timeline,
         "txid": snapshot.txid,
         "time": format_time(snapshot.seen_ms),
+        "full_txid": snapshot.full_txid,
     }
 
 
@@ -157,7 +158,8 @@ def _print_timeline(output: Output, timeline: TimelineListing) -> None:
         output.line(f"  left        {timeline.parent}")
     for snapshot in timeline.snapshots:
         what = f"transaction {snapshot.txid}, {format_time(snapshot.seen_ms)}, {format_size(snapshot.size_bytes)}"
-        output.line(f"  snapshot    {what}")
+        kind = "" if snapshot.full_txid is None else f", on top of that of transaction {snapshot.full_txid}"
+        output.line(f"  snapshot    {what}{kind}")
     if timeline.pack_count:
         packs = f"{timeline.pack_count} with {timeline.pack_transaction_count} transactions"
         output.line(f"  packs       {packs}, {format_size(timeline.pack_bytes)}")

@@ -31,6 +31,7 @@ from walrep.cli.prune import prune
 from walrep.cli.replicate import replicate
 from walrep.cli.restore import restore
 from walrep.cli.session import Session
+from walrep.cli.snapshot import snapshot
 from walrep.cli.version import version
 from walrep.errors import WalrepError
 
@@ -44,7 +45,7 @@ def commands() -> None:
     """Protect SQLite databases: ship every committed transaction, restore any of them."""
 
 
-for _command in (replicate, restore, list_replica, dump, compact, prune, keep, unkeep, detach, plan, version):
+for _command in (replicate, restore, list_replica, dump, snapshot, compact, prune, keep, unkeep, detach, plan, version):
     commands.add_command(_command)
 
 

@@ -12,7 +12,7 @@ import click
 import msgspec
 
 from walrep import app
-from walrep.cli.command import Command, duration, takes
+from walrep.cli.command import Command, duration, takes, time_of_day
 from walrep.cli.log import LOG_FORMATS, LOG_LEVELS, Log, LogFormat, LogLevel
 from walrep.cli.session import Session
 from walrep.config import Overrides, load_settings, settings_from_pairs
@@ -34,6 +34,7 @@ class _Options(msgspec.Struct, frozen=True, kw_only=True):
     new_timeline: bool
     take_over: bool
     state_dir: Path | None
+    snapshot_at: int | None
     shutdown_deadline: float | None
     log_format: LogFormat
     log_level: LogLevel
@@ -47,6 +48,7 @@ class _Options(msgspec.Struct, frozen=True, kw_only=True):
 @click.option("--wait", is_flag=True, help="Wait for a database that does not exist yet.")
 @click.option("--new-timeline", is_flag=True, help="Begin a new timeline in a replica that has another lineage.")
 @click.option("--take-over", is_flag=True, help="The same, though its writer may still be at work: shut that one out.")
+@click.option("--snapshot-at", callback=time_of_day, metavar="HH:MM", help="When daily snapshots are made, UTC.")
 @click.option(
     "--state-dir",
     type=click.Path(path_type=Path),
@@ -86,6 +88,7 @@ def _settings(session: Session, options: _Options) -> ReplicateSettings:
         rpo_s=options.rpo,
         shutdown_deadline_s=options.shutdown_deadline,
         state_dir=options.state_dir,
+        snapshot_at_s=options.snapshot_at,
         enable_wal=options.enable_wal,
         wait=options.wait,
         new_timeline=options.new_timeline,

@@ -135,7 +135,7 @@ def _print_text(output: Output, outcome: RestoreOutcome) -> None:
         ("transaction", f"{outcome.txid} of timeline {plan.position.timeline}"),
         ("seen", format_time(outcome.seen_ms)),
         ("bookmark", outcome.bookmark),
-        ("from", f"{plan.snapshot.key}, {format_size(plan.snapshot.size_bytes)}"),
+        *(("from", f"{each.key}, {format_size(each.size_bytes)}") for each in plan.snapshots),
     ]
     if outcome.written:
         seconds = sum(outcome.seconds.values())

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import re
 
-__all__ = ["Duration", "Size", "parse_duration_s", "parse_size_bytes"]
+__all__ = ["Duration", "Size", "TimeOfDay", "parse_duration_s", "parse_size_bytes", "parse_time_of_day_s"]
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?) ?(ms|s|m|h|d)", re.ASCII)
 _DURATION_UNITS_S = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_TIME_OF_DAY = re.compile(r"([01]\d|2[0-3]):([0-5]\d)(?::([0-5]\d))?", re.ASCII)
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(B|[kKMGT]B|[KMGT]iB)", re.ASCII)
 _SIZE_UNITS = {"B": 1} | {
     f"{prefix}{suffix}": base**power
@@ -19,6 +20,10 @@ _SIZE_UNITS = {"B": 1} | {
 
 class Duration(float):
     """Seconds, written as `"10s"`, `"15m"`, `"1h"` or a number of seconds."""
+
+
+class TimeOfDay(int):
+    """Seconds after midnight, written as `"03:00"` or `"03:00:30"`."""
 
 
 class Size(int):
@@ -38,6 +43,20 @@ def parse_duration_s(value: object) -> float:
     if match is None:
         raise ValueError(f'expected a duration such as "10s", "15m", "1h" or a number of seconds, got {_shown(value)}')
     return float(match[1]) * _DURATION_UNITS_S[match[2]]
+
+
+def parse_time_of_day_s(value: object) -> int:
+    """Return the seconds after midnight that a text such as `03:00` means.
+
+    Raises:
+        ValueError: it is no time of day.
+
+    """
+    match = _TIME_OF_DAY.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(f'expected a time of day such as "03:00", got {_shown(value)}')
+    hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    return (hours * 60 + minutes) * 60 + seconds
 
 
 def parse_size_bytes(value: object) -> int:

@@ -10,6 +10,9 @@ says nothing about the first transaction: a restore compares the base's instead.
 
 What a damaged pack held, as its key tells, counts as the timeline's: `latest` is not older data because of it.
 
+What retention deleted is no problem. Its records tell the numbers of segments, exactly: a number that is missing and
+that they do not tell is reported by itself, so that they excuse no more than what follows from a missing number.
+
 This module must not know how objects are read, nor choose among timelines (`walrep.core.restore` does).
 """
 
@@ -21,12 +24,13 @@ from math import inf
 
 import msgspec
 
-from walrep.core.census import Parts, Problem, ProblemKind, Snapshot, take_census
+from walrep.core.census import Census, Parts, Problem, ProblemKind, Snapshot, take_census
 from walrep.core.chain import Chain
+from walrep.core.coverage import Coverage, TxidRange, cover, find_ranges
 from walrep.core.links import Damage, Link, Pack, Segment, SegmentEnds, Spare, defect_between
 from walrep.core.names import PinName
 from walrep.core.objects import PackFooter
-from walrep.core.prunings import PruneRecord
+from walrep.core.prunings import Gone, PruneRecord, join_records, merge_ranges
 from walrep.core.rivals import Lineage, describe_rivalry, find_lineages, rivals_of
 from walrep.core.units import Position, Seq, SeqRange, TimelineId, Txid, timeline_number
 
@@ -48,41 +52,12 @@ __all__ = [
 ]
 
 
-class Coverage(msgspec.Struct, frozen=True, kw_only=True):
-    """A snapshot and the links on top of it, without those that hold no transaction; it may lie inside the first.
-
-    `under` is the full snapshot under a differential one.
-    """
-
-    snapshot: Snapshot
-    links: tuple[Link, ...]
-    under: Snapshot | None = None
-
-    @property
-    def first_txid(self) -> Txid:
-        """The position of the snapshot."""
-        return self.snapshot.name.txid
-
-    @property
-    def last_txid(self) -> Txid:
-        """The last transaction that can be reached from the snapshot."""
-        return self.links[-1].footer.txid_after if self.links else self.snapshot.name.txid
-
-
-class TxidRange(msgspec.Struct, frozen=True, kw_only=True):
-    """A maximal range of positions that are restorable, each of them; when its ends had been seen."""
-
-    first_txid: Txid
-    last_txid: Txid
-    first_seen_ms: int
-    last_seen_ms: int
-
-
 class Timeline(msgspec.Struct, frozen=True, kw_only=True):
     """One timeline. `begin_seq` is None when its opening segment is not there.
 
     `tip_txid` is the last transaction that there was, as everything stored tells, the timelines that left it included;
-    it may be neither restorable nor there. `segments` and `packs` are those that were read, `chain` those that count,
+    it may be neither restorable nor there. `tail_missing`: something followed the last thing that is there, deleted or
+    lost, and nothing tells how far it went. `segments` and `packs` are those that were read, `chain` those that count,
     and `spares` what others replace.
     """
 
@@ -94,6 +69,7 @@ class Timeline(msgspec.Struct, frozen=True, kw_only=True):
     begin_ms: int
     looked_ms: int | None
     tip_txid: Txid
+    tail_missing: bool
     segments: tuple[Segment, ...]
     packs: tuple[Pack, ...]
     chain: tuple[Link, ...]
@@ -124,7 +100,8 @@ class Timeline(msgspec.Struct, frozen=True, kw_only=True):
 class History(msgspec.Struct, frozen=True, kw_only=True):
     """Everything stored for one database, timelines in the order of their ids; `unreadable`: damaged segments.
 
-    Pins are in the order of their names. Lineages are in the order in which they began.
+    Pins are in the order of their names. Lineages are in the order in which they began. `leaving` are the keys of what
+    is there and is about to be deleted.
     """
 
     replica: str
@@ -133,6 +110,7 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
     problems: tuple[Problem, ...]
     unreadable: tuple[Seq, ...]
     lineages: tuple[Lineage, ...]
+    leaving: frozenset[str]
     object_count: int
     object_bytes: int
 
@@ -142,22 +120,23 @@ def build_history(
     segments: Mapping[str, SegmentEnds | Damage],
     replica: str,
     packs: Mapping[str, PackFooter | Damage] | None = None,
-    pruned: PruneRecord | Damage | None = None,
+    pruned: Sequence[PruneRecord | Damage] = (),
 ) -> History:
     """Put a listing (keys and sizes), the ends of its segments and the footers of its packs together.
 
     `replica` is the identity that the replica object tells; empty when it is not known: then the first link's.
-    `pruned` is the newest record of what retention deleted: that is no damage.
+    `pruned` are the records of what retention deleted, oldest first: that is no damage.
     """
-    gone = pruned.gone if isinstance(pruned, PruneRecord) else ()
-    census = take_census(sizes, segments, packs or {}, replica, gone)
+    gone = Gone(join_records([each for each in pruned if isinstance(each, PruneRecord)]))
+    census = take_census(sizes, segments, packs or {}, replica, gone.ranges)
     problems = census.problems
-    if isinstance(pruned, Damage):
-        problems.append(Problem(kind="damaged-record", message=f"what was pruned is not known: {pruned.message}"))
+    for damage in (each for each in pruned if isinstance(each, Damage)):
+        problems.append(Problem(kind="damaged-record", message=f"what was pruned is not known: {damage.message}"))
     found = sorted(census.timelines.items())
-    timelines = tuple(_timeline(identity, parts, _Gone(gone), problems) for identity, parts in found)
-    problems += [problem for each in timelines for problem in _check_parent(each, timelines, _Gone(gone))]
-    timelines = tuple(_with_what_left(timeline, timelines) for timeline in timelines)
+    newest = _find_newest(census.timelines)
+    timelines = tuple(_timeline(identity, parts, gone, newest, problems) for identity, parts in found)
+    problems += [problem for each in timelines for problem in _check_parent(each, timelines, gone)]
+    timelines = tuple(_with_what_left(timeline, timelines, _held(census)) for timeline in timelines)
     lineages = find_lineages(
         (segment.header for _, parts in found for segment in parts.segments),
         (name for _, parts in found for name in parts.pack_names),
@@ -174,38 +153,51 @@ def build_history(
         problems=tuple(problems),
         unreadable=tuple(census.unreadable),
         lineages=lineages,
+        leaving=frozenset(key for each in timelines for key in _leaving(each, gone)),
         object_count=len(sizes),
         object_bytes=sum(sizes.values()),
     )
 
 
-class _Gone:
-    """The numbers of segments that retention deleted; those that are missing besides are reported one by one."""
-
-    def __init__(self, ranges: Sequence[SeqRange]) -> None:
-        self._ranges = ranges
-
-    def between(self, before: int, after: float) -> bool:
-        """Say whether a number between these two, both exclusive, is gone."""
-        return any(first < after and last > before for first, last in self._ranges)
+def _held(census: Census) -> tuple[SeqRange, ...]:
+    """Return the numbers of segments that are there, by themselves or in packs."""
+    names = [name for parts in census.timelines.values() for name in parts.pack_names]
+    numbers = [(name.first_seq, name.last_seq) for name in names]
+    numbers += [(each.seq, each.seq) for parts in census.timelines.values() for each in parts.segments]
+    return merge_ranges([*numbers, *((seq, seq) for seq in census.unreadable)])
 
 
-def _timeline(identity: TimelineId, parts: Parts, gone: _Gone, problems: list[Problem]) -> Timeline:
+class _Newest(msgspec.Struct, frozen=True):
+    """The number of the newest timeline, and of the segments that stay also where no restore needs them. INV-24."""
+
+    number: int
+    seqs: frozenset[Seq]
+
+
+def _find_newest(timelines: Mapping[TimelineId, Parts]) -> _Newest:
+    last: dict[TimelineId, Seq] = {}
+    for identity, parts in timelines.items():
+        links: list[Link] = [*parts.segments, *parts.packs]
+        last[identity] = max((link.last_seq for link in links), default=Seq(0))
+    number = max(map(timeline_number, last), default=0)
+    own = [seq for identity, seq in last.items() if timeline_number(identity) == number]
+    return _Newest(number, frozenset([*own, max(last.values(), default=Seq(0))]))
+
+
+def _timeline(identity: TimelineId, parts: Parts, gone: Gone, newest: _Newest, problems: list[Problem]) -> Timeline:
     start = next((segment for segment in parts.segments if segment.header.start is not None), None)
     if start is None:
         message = "the segment that opens the timeline is missing"
         problems.append(Problem(kind="missing-start", message=message, timeline=identity))
-    if not parts.snapshots and not (start and gone.between(start.seq, inf)):
+    if not parts.snapshots and not _is_expired(start, parts, gone, newest):
         message = "the timeline has no complete snapshot: nothing of it is restorable yet"
         problems.append(Problem(kind="missing-base", message=message, timeline=identity))
     links: list[Link] = [*parts.segments, *parts.packs]
     chosen = Chain(links, lambda before, after: not defect_between(before, after))
     _report_breaks(chosen, identity, gone, problems)
     chain = tuple(link for run in chosen.runs for link in run)
-    coverages = tuple(
-        msgspec.structs.replace(_coverage(snapshot, chosen.runs, gone, problems), under=under)
-        for snapshot, under in _usable_snapshots(parts.snapshots, problems)
-    )
+    coverages = cover(parts.snapshots, chosen.runs, gone, problems)
+    _report_uncovered(chosen.runs, coverages, gone, newest, problems)
     opening = start.header.start if start else None
     ends = [link.footer.txid_after for link in chain] + [name.last_txid for name in parts.pack_names]
     return Timeline(
@@ -217,6 +209,7 @@ def _timeline(identity: TimelineId, parts: Parts, gone: _Gone, problems: list[Pr
         begin_ms=_begin_ms(parts, start, chain),
         looked_ms=opening.looked_ms if opening else None,
         tip_txid=max(ends + [snapshot.name.txid for snapshot in parts.snapshots]),
+        tail_missing=False,
         segments=tuple(parts.segments),
         packs=tuple(parts.packs),
         chain=chain,
@@ -226,29 +219,36 @@ def _timeline(identity: TimelineId, parts: Parts, gone: _Gone, problems: list[Pr
         ),
         snapshots=tuple(parts.snapshots),
         coverages=coverages,
-        ranges=_ranges(coverages),
+        ranges=find_ranges(coverages),
     )
 
 
-def _usable_snapshots(
-    snapshots: Sequence[Snapshot], problems: list[Problem]
-) -> Iterator[tuple[Snapshot, Snapshot | None]]:
-    """Yield each snapshot that a restore can use, and the full one under it."""
-    full = {each.name.txid: each for each in snapshots if each.name.full_txid is None}
-    for each in snapshots:
-        if each.name.full_txid is None:
-            yield each, None
-        elif each.name.full_txid in full:
-            yield each, full[each.name.full_txid]
-        else:
-            message = f"the full snapshot under {each.key} is missing"
-            problems.append(Problem(kind="orphan-snapshot", message=message, timeline=each.name.timeline))
+def _is_expired(start: Segment | None, parts: Parts, gone: Gone, newest: _Newest) -> bool:
+    """Return whether retention left nothing of a timeline but its opening, and what is leaving or no restore needs."""
+    numbers = [(each.seq, each.seq) for each in parts.segments if each is not start]
+    numbers += [(name.first_seq, name.last_seq) for name in parts.pack_names]
+    return (
+        start is not None
+        and timeline_number(start.header.timeline) < newest.number
+        and gone.expired_ms is not None
+        and start.header.created_ms <= gone.expired_ms
+        and all(gone.holds(first, last) or last in newest.seqs for first, last in numbers)
+    )
 
 
-def _with_what_left(timeline: Timeline, timelines: Sequence[Timeline]) -> Timeline:
+def _with_what_left(timeline: Timeline, timelines: Sequence[Timeline], held: Sequence[SeqRange]) -> Timeline:
     """Return a timeline that reaches as far as others that left it tell: its own tail may be gone."""
     left = [each.parent.txid for each in timelines if each.parent and each.parent.timeline == timeline.id]
-    return msgspec.structs.replace(timeline, tip_txid=max([timeline.tip_txid, *left]))
+    numbers = [each.last_seq for each in timeline.chain] + [each.name.seq for each in timeline.snapshots]
+    last = max(numbers, default=Seq(0))
+    # One sequence goes through all timelines: the number behind the last is the next one's, or was this one's.
+    ends_here = not held or last == held[-1][1] or any(begin <= last + 1 <= end for begin, end in held)
+    return msgspec.structs.replace(timeline, tip_txid=max([timeline.tip_txid, *left]), tail_missing=not ends_here)
+
+
+def _leaving(timeline: Timeline, gone: Gone) -> Iterator[str]:
+    yield from (each.key for each in timeline.snapshots if each.key in gone.snapshots)
+    yield from (each.key for each in timeline.chain if gone.holds(each.first_seq, each.last_seq))
 
 
 def _begin_ms(parts: Parts, start: Segment | None, chain: Sequence[Link]) -> int:
@@ -262,7 +262,7 @@ def _begin_ms(parts: Parts, start: Segment | None, chain: Sequence[Link]) -> int
     return parts.snapshots[0].name.seen_ms if parts.snapshots else parts.pack_names[0].first_seen_ms
 
 
-def _report_breaks(chosen: Chain[Link], timeline: TimelineId, gone: _Gone, problems: list[Problem]) -> None:
+def _report_breaks(chosen: Chain[Link], timeline: TimelineId, gone: Gone, problems: list[Problem]) -> None:
     for before, after in pairwise(chosen.runs):
         if gone.between(before[-1].last_seq, after[0].first_seq):
             continue
@@ -275,45 +275,23 @@ def _report_breaks(chosen: Chain[Link], timeline: TimelineId, gone: _Gone, probl
         problems.append(Problem(kind="unused-object", message=message, timeline=timeline))
 
 
-def _coverage(snapshot: Snapshot, runs: list[list[Link]], gone: _Gone, problems: list[Problem]) -> Coverage:
-    txid = snapshot.name.txid
-    for run in runs:
-        index = next((index for index, link in enumerate(run) if link.last_seq > snapshot.name.seq), None)
-        if index is None:
-            continue
-        first = run[index]
-        # Whether a chunk begins there is for who has read the pack's index.
-        inside = isinstance(first, Pack) and first.header.txid_before < txid < first.footer.txid_after
-        if inside or first.header.txid_before == txid:
-            on_top = tuple(link for link in run[index:] if link.transaction_count)
-            return Coverage(snapshot=snapshot, links=on_top)
-        if not gone.between(snapshot.name.seq, first.first_seq):
-            message = f"{first.key} does not begin where {snapshot.key} ends"
-            problems.append(Problem(kind="misplaced-snapshot", message=message, timeline=snapshot.name.timeline))
-        break
-    return Coverage(snapshot=snapshot, links=())
-
-
-def _ranges(coverages: Sequence[Coverage]) -> tuple[TxidRange, ...]:
-    ranges: list[TxidRange] = []
-    for coverage in sorted(coverages, key=lambda each: (each.first_txid, each.last_txid)):
-        seen_ms = coverage.snapshot.name.seen_ms
-        last_seen_ms = coverage.links[-1].footer.last_seen_ms if coverage.links else seen_ms
-        if ranges and coverage.first_txid <= ranges[-1].last_txid:
-            if coverage.last_txid > ranges[-1].last_txid:
-                ranges[-1] = msgspec.structs.replace(
-                    ranges[-1], last_txid=coverage.last_txid, last_seen_ms=last_seen_ms
-                )
-            continue
-        ranges.append(
-            TxidRange(
-                first_txid=coverage.first_txid,
-                last_txid=coverage.last_txid,
-                first_seen_ms=seen_ms,
-                last_seen_ms=last_seen_ms,
-            )
-        )
-    return tuple(ranges)
+def _report_uncovered(
+    runs: Sequence[Sequence[Link]],
+    coverages: Sequence[Coverage],
+    gone: Gone,
+    newest: _Newest,
+    problems: list[Problem],
+) -> None:
+    """Report transactions that rest on no snapshot, where no missing number tells why."""
+    covered = {link.key for each in coverages for link in each.links}
+    ends = [None, *(run[-1].last_seq for run in runs)]
+    for end, run in zip(ends, runs, strict=False):
+        loose = [link for link in run if link.transaction_count and link.key not in covered]
+        loose = [each for each in loose if not gone.holds(each.first_seq, each.last_seq)]
+        loose = [each for each in loose if each.last_seq not in newest.seqs]
+        if coverages and loose and (end is None or gone.between(end, run[0].first_seq)):
+            message = f"{loose[0].key} rests on no snapshot that is here"
+            problems.append(Problem(kind="missing-base", message=message, timeline=loose[0].header.timeline))
 
 
 def _check_pins(pins: Sequence[PinName], timelines: Sequence[Timeline]) -> Iterator[Problem]:
@@ -324,7 +302,7 @@ def _check_pins(pins: Sequence[PinName], timelines: Sequence[Timeline]) -> Itera
             yield Problem(kind="lost-pin", message=message, timeline=position.timeline)
 
 
-def _check_parent(timeline: Timeline, timelines: Sequence[Timeline], gone: _Gone) -> list[Problem]:
+def _check_parent(timeline: Timeline, timelines: Sequence[Timeline], gone: Gone) -> list[Problem]:
     left = timeline.parent
     if left is None:
         return []

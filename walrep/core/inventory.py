@@ -2,22 +2,35 @@
 
 The keys of packs, snapshots and pins tell what they are; segments are known from their headers and footers. What is not
 known is none of retention's business, and stays: so do segments beside the pack that replaces them, which compaction
-deletes. A key tells when the first and the last transaction were seen; as a clock can step between the two, the later
-one counts for both ends.
+deletes. Other unknown segments are to be read first: what another writer has stored since may rest on what looks old.
+
+A key tells when the first and the last transaction were seen; as a clock can step between the two, the later one counts
+for both ends.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
 from walrep.core.holding import Holding, Log, Pin, Point, Snapshot
-from walrep.core.names import PackName, SnapshotName, parse_pack_key, parse_pin_key, parse_snapshot_key
+from walrep.core.lineage import newest_segments
+from walrep.core.links import replacing
+from walrep.core.names import (
+    PackName,
+    SnapshotName,
+    parse_pack_key,
+    parse_pin_key,
+    parse_segment_name,
+    parse_snapshot_key,
+)
 from walrep.core.stored import SegmentFact
 from walrep.core.units import Txid
 
-__all__ = ["Listed", "take_inventory"]
+__all__ = ["Listed", "take_inventory", "unknown_segments"]
+
+_NEWEST = "it holds the newest segment, which the next start looks for"
 
 
 class Listed(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,15 +67,16 @@ def take_inventory(listing: Iterable[Listed], segments: Mapping[str, SegmentFact
             if (pin := parse_pin_key(each.key)) is not None:
                 pins.append(Pin(name=pin.name, point=Point(pin.position.timeline, pin.position.txid)))
                 kept[each.key] = "a person keeps a position by this name"
-    return Holding(logs=logs, snapshots=snapshots, pins=pins, others=others, reserved=_newest(logs) | kept)
+    reserved = dict.fromkeys(sorted(newest_segments(logs)), _NEWEST) | kept
+    return Holding(logs=logs, snapshots=snapshots, pins=pins, others=others, reserved=reserved)
 
 
-def _newest(logs: Sequence[Log]) -> dict[str, str]:
-    """Return what a writer's next start looks for, and counts on from (INV-24)."""
-    newest = max((log.last_seq for log in logs), default=None)
-    return {
-        log.key: "it holds the newest segment, which the next start looks for" for log in logs if log.last_seq == newest
-    }
+def unknown_segments(listing: Iterable[Listed], segments: Mapping[str, SegmentFact]) -> frozenset[str]:
+    """Return the keys of segments that are not known, and that no pack replaces."""
+    keys = {each.key for each in listing}
+    names = {key: name for key in keys - segments.keys() if (name := parse_segment_name(key)) is not None}
+    packs = [pack for key in sorted(keys) if names and (pack := parse_pack_key(key)) is not None]
+    return frozenset(key for key, name in names.items() if replacing(name, packs) is None)
 
 
 def _log_of_segment(listed: Listed, fact: SegmentFact) -> Log:

@@ -13,6 +13,7 @@ be told apart by the person who asks, until a take-over decides it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NoReturn
 
 import msgspec
 
@@ -158,15 +159,18 @@ def _plan_time(
     missing = straddling(timelines, ms, known)
     if missing != Needs():
         return missing
+    moments = list_moments(timelines, known)
     try:
-        found, notices = find_moment(list_moments(timelines, known), ms, nearest_before=nearest_before)
+        found, _accepted = find_moment(moments, ms, nearest_before=True)
     except TargetNotFound as error:
         raise TargetNotFound(error.message, detail=error.detail, hint=describe_ranges(timelines)) from None
     chosen = next(each for each in timelines if each.id == found.timeline)
     if found.txid == chosen.readable_txid:
+        # Before it is called one of two that may be meant: it may be neither.
         _refuse_lost(history, timelines, chosen)
-        if ms > found.seen_ms and not nearest_before:
-            _refuse_unfinished(history, chosen)
+    found, notices = find_moment(moments, ms, nearest_before=nearest_before)
+    if found.txid == chosen.readable_txid and ms > found.seen_ms and not nearest_before:
+        _refuse_unfinished(history, chosen)
     reasons = (
         f"transaction {found.txid} is the last one seen by {format_time(ms)}",
         _timeline_reason(chosen, timeline) if timeline else f"timeline {chosen.id} was the current one then",
@@ -306,7 +310,7 @@ def _refuse_lost(history: History, timelines: Sequence[Timeline], last: Timeline
 
     What is gone may have been seen in the very millisecond of the last transaction that is there.
     """
-    if last.readable_txid < last.tip_txid:
+    if last.readable_txid < last.tip_txid or last.tail_missing:
         _refuse_unfinished(history, last)
     following = next((each for each in timelines if each.number > last.number), None)
     if following is not None and following.number > last.number + 1:
@@ -320,6 +324,8 @@ def _refuse_lost(history: History, timelines: Sequence[Timeline], last: Timeline
 def _refuse_unfinished(history: History, timeline: Timeline) -> None:
     """Refuse the end of a timeline where it would silently be older than the newest that was stored."""
     complete = timeline.ranges and timeline.ranges[-1].last_txid == timeline.tip_txid
+    if complete and timeline.tail_missing:
+        _refuse_cut(history, timeline)
     if complete and not _unreadable_after(history, timeline):
         return
     if complete:
@@ -355,4 +361,14 @@ def _refuse_unfinished(history: History, timeline: Timeline) -> None:
         f"timeline {timeline.id} began, but its first snapshot is not complete",
         detail=f"it began at {format_time(timeline.begin_ms)} ({timeline.reason})",
         hint=hint,
+    )
+
+
+def _refuse_cut(history: History, timeline: Timeline) -> NoReturn:
+    """Refuse the end of a timeline of which nothing tells how far it went."""
+    problems = [each.message for each in history.problems if each.kind == "missing-segment"]
+    raise TargetNotFound(
+        f"what timeline {timeline.id} ended with is not here any more",
+        detail="; ".join(problems) or f"retention deleted it; {describe_ranges([timeline])}",
+        hint=f"to restore what is left, add --timeline {timeline.id} --txid {timeline.ranges[-1].last_txid}",
     )

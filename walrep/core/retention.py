@@ -23,12 +23,12 @@ differential snapshots; full ones; openings of timelines of which nothing is lef
 every point is restorable; no log is left without what it rests on, and no differential without its full, unless it was
 so before; and a plan made then ends where this one ends, because nothing that a rule looks at is ever deleted by it.
 A DELETE of many keys has no order; one that was cut off endangers no point either, but may leave logs that rest on
-nothing until the next run.
+nothing until the next run. What opens a timeline goes in a step of its own, so that nothing is left without it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import chain
 from statistics import fmean
@@ -105,12 +105,13 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 class RetentionPlan(msgspec.Struct, frozen=True, kw_only=True):
     """A verdict on every object, in the order of keys, and the keys to delete, in the order in which to delete them.
 
+    `steps` are those keys, each step to be done when the one before is.
     `points` are what the rest is kept for. `expired_ms`: the beginning of the window, less the grace. `notices`: what a
     person should know, such as a pin that cannot be restored.
     """
 
     verdicts: tuple[Verdict, ...]
-    deletions: tuple[str, ...]
+    steps: tuple[tuple[str, ...], ...]
     points: tuple[Points, ...]
     notices: tuple[str, ...]
     expired_ms: int
@@ -118,6 +119,11 @@ class RetentionPlan(msgspec.Struct, frozen=True, kw_only=True):
     keep_bytes: int
     delete_count: int
     delete_bytes: int
+
+    @property
+    def deletions(self) -> tuple[str, ...]:
+        """The keys to delete."""
+        return tuple(chain.from_iterable(self.steps))
 
 
 def plan_retention(holding: Holding, policy: RetentionPolicy, now_ms: int) -> RetentionPlan:
@@ -148,7 +154,7 @@ def plan_retention(holding: Holding, policy: RetentionPolicy, now_ms: int) -> Re
             Verdict(key=key, size_bytes=sizes[key], keep=key in kept, reason=kept.get(key) or deletions[key])
             for key in sorted(sizes)
         ),
-        deletions=tuple(deletions),
+        steps=_steps(holding, deletions),
         points=tuple(points),
         notices=tuple(_notices(survey, holding.pins)),
         expired_ms=expired_ms,
@@ -314,3 +320,12 @@ def _deletions(holding: Holding, kept: Mapping[str, str]) -> dict[str, str]:
         if log.is_opening:
             deletions[log.key] = f"nothing of timeline {log.timeline} is kept, and a younger one goes on"
     return deletions
+
+
+def _steps(holding: Holding, deletions: Iterable[str]) -> tuple[tuple[str, ...], ...]:
+    openings = {log.key for log in holding.logs if log.is_opening}
+    steps = (
+        tuple(key for key in deletions if key not in openings),
+        tuple(key for key in deletions if key in openings),
+    )
+    return tuple(step for step in steps if step)

@@ -33,18 +33,21 @@ _DAY_MS = 24 * 60 * 60 * 1000
 
 
 class SnapshotPolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """`at_s`: seconds after midnight, UTC; None: spread. `full_days`: how old a full one is leant on.
+    """`automatic`: without being asked for. `at_s`: seconds after midnight, UTC; None: spread.
 
-    `outgrown_bytes_min`: logs below that never call for one more. `changed_share_max`: of the pages, for a
-    differential one. `day_ms` is a day. `look_s`: how often it is asked whether one is due.
+    `full_days`: how old a full one is leant on. `outgrown_bytes_min`: logs below that never call for one more.
+    `changed_share_max`: of the pages, for a differential one. `day_ms` is a day. `look_s`: how often to ask whether
+    one is due. `again_s`: how long to wait when one has failed.
     """
 
+    automatic: bool = True
     at_s: int | None = None
     full_days: int = 7
     outgrown_bytes_min: int = 64 << 20
     changed_share_max: float = 0.5
     day_ms: int = _DAY_MS
     look_s: float = 60.0
+    again_s: float = 3600.0
 
 
 class SnapshotFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,6 +85,8 @@ SnapshotKind = Literal["full", "differential"]
 
 def plan_snapshot(facts: SnapshotFacts, policy: SnapshotPolicy) -> SnapshotPlan:
     """Decide when the next snapshot is made."""
+    if not policy.automatic:
+        return SnapshotPlan(at_ms=None, reason="snapshots are made only when somebody asks for one")
     if facts.txid == facts.last_txid:
         return SnapshotPlan(at_ms=None, reason="nothing was committed since the last")
     if facts.log_bytes > max(facts.database_bytes, policy.outgrown_bytes_min):

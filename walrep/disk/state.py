@@ -27,7 +27,7 @@ from walrep.disk.atomic import map_os_errors, write_atomic
 from walrep.disk.log import AppendLog, read_records
 from walrep.errors import DatabaseInUse, SpoolError
 
-__all__ = ["HashStore", "StateDirectory"]
+__all__ = ["HashStore", "StateDirectory", "is_in_use"]
 
 _PAGES_MAGIC = b"\x89walpage"
 _COMPACT_BYTES_MIN = 4 << 20
@@ -101,6 +101,21 @@ class StateDirectory:
         """Replace the state, durably."""
         with map_os_errors(f"write {self.path / 'state.json'}"):
             write_atomic(self.path / "state.json", msgspec.json.format(msgspec.json.encode(state)) + b"\n")
+
+
+def is_in_use(state_dir: Path) -> bool:
+    """Say whether a walrep holds the state directory."""
+    try:
+        descriptor = os.open(state_dir / "lock", os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 class HashStore:

@@ -22,7 +22,7 @@ from walrep.engine.retention import DailyRetention
 from walrep.engine.settings import DatabaseSettings
 from walrep.engine.shipping import Shipper
 from walrep.engine.waiting import wait_for_event
-from walrep.errors import CorruptObject, PruneRefused, SpoolError, StoreError
+from walrep.errors import CorruptObject, ObjectNotFound, PruneRefused, SpoolError, StoreError
 from walrep.store.base import Store
 
 __all__ = ["CompactionLoop"]
@@ -50,7 +50,7 @@ class CompactionLoop:
             writer=spool.state.writer,
             policy=parts.compaction,
         )
-        janitor = Janitor(store, clock=parts.clock, writer=spool.state.writer)
+        janitor = Janitor(store, clock=parts.clock, runner=parts.runner, writer=spool.state.writer)
         policy = settings.retention
         self._retention = None if policy is None else DailyRetention(janitor, policy, parts.clock)
         shipper.stored = self._note
@@ -79,13 +79,15 @@ class CompactionLoop:
                 wait_s = self._seconds_until(next_ms)
                 self._told.discard(("compaction", ""))
             except (StoreError, CorruptObject, SpoolError) as error:
+                # What is known to be there, somebody else may have deleted.
+                is_loaded = is_loaded and not isinstance(error, ObjectNotFound)
                 self._alarm("compaction", f"packs cannot be made now: {error}", error.hint)
             await wait_for_event(self._changed, wait_s)
 
     async def _prune(self, retention: DailyRetention) -> None:
         try:
             outcome = await retention.run(self._compactor.segments)
-        except PruneRefused as error:
+        except (PruneRefused, CorruptObject) as error:
             self._alarm("prune-refused", str(error), error.hint)
             return
         self._told.discard(("prune-refused", ""))

@@ -6,7 +6,6 @@ and then, if no app has the database open either, SQLite itself copies the log i
 
 from __future__ import annotations
 
-import fcntl
 import os
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import msgspec
 
 from walrep.clock import Clock
 from walrep.disk.atomic import map_os_errors
+from walrep.disk.state import is_in_use
 from walrep.engine.replicator import DETACH_REQUEST
 from walrep.errors import DatabaseInUse, DatabaseMissing
 from walrep.sqlite.settle import settle_database
@@ -41,13 +41,13 @@ async def detach(path: Path, state_dir: Path, clock: Clock, wait_s: float) -> De
     """
     if not os.path.isfile(path):  # noqa: ASYNC240  one stat before anything else runs
         raise DatabaseMissing("no database here", detail=str(path), hint="check the path")
-    was_running = _in_use(state_dir)
+    was_running = is_in_use(state_dir)
     if was_running:
         request = state_dir / DETACH_REQUEST
         with map_os_errors(f"ask for {path}"):
             request.touch()
         waited_s = 0.0
-        while _in_use(state_dir):
+        while is_in_use(state_dir):
             if waited_s >= wait_s:
                 raise DatabaseInUse(
                     "the running walrep has not let the database go",
@@ -59,18 +59,3 @@ async def detach(path: Path, state_dir: Path, clock: Clock, wait_s: float) -> De
         request.unlink(missing_ok=True)
     holders, wal_left = settle_database(path)
     return DetachOutcome(was_running=was_running, wal_left=wal_left, holders=tuple(holders))
-
-
-def _in_use(state_dir: Path) -> bool:
-    """Say whether a walrep holds the state directory."""
-    try:
-        descriptor = os.open(state_dir / "lock", os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False

@@ -83,7 +83,7 @@ class ReplicaReader:
         listed = self._store.list("")
         sizes = {info.key: info.size_bytes async for info in listed if info.key not in self.damaged_snapshots}
         replica = parse_replica(await self._get(REPLICA_KEY, 0, sizes[REPLICA_KEY])) if REPLICA_KEY in sizes else ""
-        pruned = await self._newest_record(sizes)
+        pruned = await self._prune_records(sizes)
         footers = await self._pack_footers(sizes)
         ends = await self._segment_ends(sizes, segments_to_read(sizes, footers))
         history = build_history(sizes, ends, replica, footers, pruned)
@@ -128,9 +128,9 @@ class ReplicaReader:
         """Release what was kept."""
         self._cache.close()
 
-    async def _newest_record(self, sizes: Mapping[str, int]) -> PruneRecord | Damage | None:
-        key = max((key for key in sizes if parse_pruned_key(key) is not None), default=None)
-        return None if key is None else parse_prune_record(await self._get(key, 0, sizes[key]))
+    async def _prune_records(self, sizes: Mapping[str, int]) -> list[PruneRecord | Damage]:
+        keys = sorted(key for key in sizes if parse_pruned_key(key) is not None)
+        return [parse_prune_record(key, await self._get(key, 0, sizes[key])) for key in keys]
 
     async def _segment_ends(self, sizes: dict[str, int], keys: Iterable[str]) -> dict[str, SegmentEnds | Damage]:
         ends: dict[str, SegmentEnds | Damage] = {}

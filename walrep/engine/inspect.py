@@ -61,12 +61,13 @@ class PackListing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SnapshotListing(msgspec.Struct, frozen=True, kw_only=True):
-    """One snapshot."""
+    """One snapshot; `full_txid`, of a differential one: where the full one under it stands."""
 
     key: str
     txid: int
     seen_ms: int
     size_bytes: int
+    full_txid: int | None
 
 
 class TimelineListing(msgspec.Struct, frozen=True, kw_only=True):
@@ -183,7 +184,13 @@ def _list_timeline(timeline: Timeline) -> TimelineListing:
         transaction_count=sum(each.transaction_count for each in timeline.chain),
         packs=tuple(_list_pack(each) for each in packs),
         snapshots=tuple(
-            SnapshotListing(key=each.key, txid=each.name.txid, seen_ms=each.name.seen_ms, size_bytes=each.size_bytes)
+            SnapshotListing(
+                key=each.key,
+                txid=each.name.txid,
+                seen_ms=each.name.seen_ms,
+                size_bytes=each.size_bytes,
+                full_txid=each.name.full_txid,
+            )
             for each in timeline.snapshots
         ),
         restorable=timeline.ranges,

@@ -41,7 +41,15 @@ async def keep(store: Store, name: str, wanted: Wanted, *, clock: Clock, runner:
     reader = ReplicaReader(store, runner)
 
     async def plan(what: Wanted) -> RestorePlan:
-        return await plan_wanted(reader, await reader.history(), what, clock.now_ms())
+        history = await reader.history()
+        planned = await plan_wanted(reader, history, what, clock.now_ms())
+        if not history.leaving.isdisjoint([planned.snapshot.key, *(each.link.key for each in planned.slices)]):
+            raise TargetNotFound(
+                "the position is not kept any more",
+                detail=f"{planned.position}: retention is deleting what it needs",
+                hint="choose another one, of `walrep list`, when `walrep prune` is over",
+            )
+        return planned
 
     try:
         found = await plan(wanted)
@@ -56,7 +64,7 @@ async def keep(store: Store, name: str, wanted: Wanted, *, clock: Clock, runner:
             key = pin_key(PinName(name, found.position))
             await store.put(key, b"")
             try:
-                # Somebody may have pruned since it was planned, who did not know of the pin.
+                # Somebody may be pruning who did not see the pin. Then there was a record before the pin was stored.
                 await plan(Wanted(target=AtBookmark(found.position)))
             except TargetNotFound:
                 await store.delete([key])

@@ -172,7 +172,8 @@ class Replicator:
             spooler = self._new_spooler(spool, shipper)
             try:
                 if await self._go_on(capture, shipper, spooler, (reason, recovered, evidence)):
-                    await self._make_snapshots(capture, shipper, spooler)
+                    snapshots = Snapshotter(self._parts, self._settings, capture, shipper, spooler)
+                    await snapshots.run(self._ended)
             except (SpoolError, CaptureBroken, DatabaseReplaced) as error:
                 self._break(error)
                 if isinstance(error, SpoolError) and not self._retried:
@@ -186,11 +187,6 @@ class Replicator:
             if self._broken is not None:
                 reason = await self._after_break(self._broken, spool)
             self._retried = True
-
-    async def _make_snapshots(self, capture: Capture, shipper: Shipper, spooler: Spooler) -> None:
-        """Make what snapshots are due, until the timeline ends."""
-        policy = self._settings.snapshots
-        await Snapshotter(self._parts, self._settings.path, policy, capture, (shipper, spooler)).run(self._ended)
 
     def _new_spooler(self, spool: Spool, shipper: Shipper) -> Spooler:
         return Spooler(

@@ -10,7 +10,7 @@ from walrep.core.holding import Holding
 from walrep.core.retention import RetentionPolicy, is_anything_expired
 from walrep.core.stored import SegmentFact
 from walrep.engine.janitor import Janitor, PruneOutcome
-from walrep.errors import PruneRefused
+from walrep.errors import CorruptObject, PruneRefused
 
 __all__ = ["DailyRetention"]
 
@@ -46,7 +46,7 @@ class DailyRetention:
         if self._holding is None or is_anything_expired(self._holding, self._policy, now_ms):
             try:
                 outcome = await self._janitor.run(segments, self._policy, yes=False)
-            except PruneRefused:
+            except (PruneRefused, CorruptObject):
                 # It will look no better in a minute.
                 self._done_day = now_ms // DAY_MS
                 raise

@@ -32,7 +32,7 @@ class SpoolLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 class DatabaseSettings(msgspec.Struct, frozen=True, kw_only=True):
     """One database and its replica.
 
-    `retention` None: nothing is deleted by age here; somebody else runs `prune`. `snapshots` None: none after the base.
+    `retention` None: nothing is deleted by age here; somebody else runs `prune`.
     """
 
     path: Path
@@ -41,7 +41,7 @@ class DatabaseSettings(msgspec.Struct, frozen=True, kw_only=True):
     flush: FlushPolicy = FlushPolicy()
     spool: SpoolLimits = SpoolLimits()
     retention: RetentionPolicy | None = RetentionPolicy()
-    snapshots: SnapshotPolicy | None = SnapshotPolicy()
+    snapshots: SnapshotPolicy = SnapshotPolicy()
     enable_wal: bool = False
     wait: bool = False
     new_timeline: bool = False

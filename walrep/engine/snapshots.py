@@ -1,4 +1,4 @@
-"""Snapshots of a database whose transactions are captured: once a day, and when the logs have outgrown it.
+"""Snapshots of a database whose transactions are captured: once a day, when the logs have outgrown it, or when asked.
 
 When, and of which kind, is decided by `walrep.core.snapshots`; how a page gets into one by `walrep.sqlite.snapshot`.
 A snapshot is an addition: whatever fails in it is told, and tried again later, and no transaction waits for it. Nor
@@ -8,33 +8,36 @@ does a stop: one that is being made is given up, and one that is not stored yet 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from concurrent.futures import Future
 from functools import partial
 from math import inf
-from pathlib import Path
 
 import msgspec
 import numpy as np
 
 from walrep.core.events import Alarm
 from walrep.core.objects import SnapshotHeader
-from walrep.core.snapshots import SnapshotFacts, SnapshotPolicy, plan_kind, plan_snapshot
-from walrep.core.units import Seq, TimelineId
+from walrep.core.snapshots import SnapshotFacts, plan_kind, plan_snapshot
+from walrep.core.units import Checksum, Position, Seq, TimelineId
 from walrep.disk.full import FullHashes, load_full
-from walrep.disk.outbox import OutboxItem
 from walrep.disk.spool import SNAPSHOT_PART, Sealed, Spool
+from walrep.engine.asking import SNAPSHOT_REQUEST, SnapshotAnswer, SnapshotRequest, answer_request, read_request
+from walrep.engine.inflight import task_group
 from walrep.engine.parts import EngineParts
+from walrep.engine.settings import DatabaseSettings
 from walrep.engine.shipping import Shipper
 from walrep.engine.spooler import Spooler
 from walrep.engine.waiting import unless, wait_for_event
-from walrep.errors import CorruptObject, SnapshotFailed, SpoolError, WalrepError, check
+from walrep.errors import CorruptObject, SnapshotFailed, SpoolError, StoreError, check
 from walrep.sqlite.capture import Capture
 from walrep.sqlite.snapshot import HashArray, SnapshotCopy, differing_pages
 
 __all__ = ["Snapshotter"]
 
-_AGAIN_S = 3600.0
 _SWEEP_S = 0.02
+_TOLD = (CorruptObject, SnapshotFailed, SpoolError, StoreError)
+"""What may fail in a snapshot, and ends nothing."""
 
 
 class _Published(msgspec.Struct, frozen=True):
@@ -45,63 +48,100 @@ class _Published(msgspec.Struct, frozen=True):
 
 
 class Snapshotter:
-    """Makes and uploads the snapshots of one timeline, from its base or resume until it ends.
-
-    Without a policy it only uploads what was made before.
-    """
+    """Makes and uploads the snapshots of one timeline, from its base or resume until it ends."""
 
     def __init__(
-        self,
-        parts: EngineParts,
-        database: Path,
-        policy: SnapshotPolicy | None,
-        capture: Capture,
-        shipping: tuple[Shipper, Spooler],
+        self, parts: EngineParts, settings: DatabaseSettings, capture: Capture, shipper: Shipper, spooler: Spooler
     ) -> None:
         self._parts = parts
-        self._database = database
-        self._policy = SnapshotPolicy() if policy is None else policy
-        self._makes_any = policy is not None
+        self._database = settings.path
+        self._policy = settings.snapshots
         self._capture = capture
-        self._shipper, self._spooler = shipping
-        self._not_before_s = float("-inf")
+        self._shipper = shipper
+        self._spooler = spooler
+        self._not_before_s = -inf
         self._is_waiting = True
-        """Whether there may be one that is not stored."""
+        """Whether there may be one that is not stored; no other is made then."""
+        self._wake = asyncio.Event()
 
     async def run(self, ended: asyncio.Event) -> None:
-        """Make snapshots when they are due, until `ended`.
+        """Make snapshots when they are due or asked for, until `ended`.
 
         Raises:
             CaptureBroken: the log turned out to be broken, as it may at any sweep.
             DatabaseReplaced: the same.
-            SpoolError: the spool failed, and with it the capture.
 
         """
-        while not ended.is_set():
-            await unless(ended, self._upload())
-            if await wait_for_event(ended, self._wait_s()):
-                return
-            if self._is_waiting or self._due_s() > 0:
-                continue
+        directory = self._spooler.spool.directory.path
+        with self._parts.watcher.watch(directory, frozenset({SNAPSHOT_REQUEST}), self._wake):
+            async with task_group() as group:
+                relay = group.create_task(self._wake_at(ended))
+                while not ended.is_set():
+                    self._wake.clear()
+                    request = await self._parts.runner.run(partial(read_request, directory))
+                    if request is not None:
+                        await self._answer(request, ended)
+                    else:
+                        await self._do_what_is_due(ended)
+                    await wait_for_event(self._wake, self._wait_s())
+                relay.cancel()
+
+    async def _wake_at(self, ended: asyncio.Event) -> None:
+        await ended.wait()
+        self._wake.set()
+
+    async def _answer(self, request: SnapshotRequest, ended: asyncio.Event) -> None:
+        """Make the snapshot that somebody asks for, if there is anything new, and tell when it is stored."""
+        spool = self._spooler.spool
+        try:
+            await self._store(ended)
+            await self._shipper.seal("a snapshot was asked for", final=False)
+            position = spool.state.position()
+            makes = request.full or spool.state.txid != spool.state.snapshot_txid
+            if makes:
+                position = await self._make(ended, full=request.full)
+                await self._store(ended)
+            answer = SnapshotAnswer(made=makes, bookmark=str(position))
+        except _TOLD as error:
+            answer = SnapshotAnswer(made=False, error=str(error), hint=error.hint)
+        if not ended.is_set():
+            await self._parts.runner.run(partial(answer_request, spool.directory.path, answer))
+
+    async def _do_what_is_due(self, ended: asyncio.Event) -> None:
+        if not self._is_waiting and self._due_s() <= 0:
             # An outage ends with segments; what is large is not even made before they are stored.
-            if not self._shipper.is_drained:
+            if self._shipper.is_drained:
+                await self._try("a snapshot could not be made", self._make(ended))
+            else:
                 self._postpone(self._policy.look_s)
-            elif await unless(ended, self._parts.snapshot_turns.acquire()):
-                try:
-                    await self._attempt(ended)
-                finally:
-                    self._parts.snapshot_turns.release()
+        if self._is_waiting and self._rest_s() <= 0:
+            await self._try("a snapshot could not be stored", self._store(ended))
+
+    async def _try(self, failed: str, work: Coroutine[None, None, object]) -> None:
+        """Do something, and report what failed in it; it is tried again later."""
+        try:
+            await work
+        except _TOLD as error:
+            self._postpone(self._policy.again_s)
+            # What ends the timeline is told where that ends.
+            if self._spooler.failure is None:
+                message = f"{failed}: {error}"
+                alarm = Alarm(database=str(self._database), key="snapshot", message=message, hint=error.hint)
+                self._parts.report(alarm)
+
+    # -- when -------------------------------------------------------------------------------------------------------
 
     def _wait_s(self) -> float:
         return max(0.0, min(self._policy.look_s, self._due_s()))
 
+    def _rest_s(self) -> float:
+        return self._not_before_s - self._parts.clock.monotonic_s()
+
     def _due_s(self) -> float:
         """Return in how many seconds a snapshot is due."""
-        clock = self._parts.clock
         plan = plan_snapshot(self._facts(), self._policy)
-        at_ms = plan.at_ms if self._makes_any else None
-        due_s = inf if at_ms is None else (at_ms - clock.now_ms()) / 1000
-        return max(due_s, self._not_before_s - clock.monotonic_s())
+        due_s = inf if plan.at_ms is None else (plan.at_ms - self._parts.clock.now_ms()) / 1000
+        return max(due_s, self._rest_s())
 
     def _postpone(self, seconds: float) -> None:
         self._not_before_s = self._parts.clock.monotonic_s() + seconds
@@ -118,50 +158,46 @@ class Snapshotter:
             database_bytes=state.page_count * state.page_size,
         )
 
-    # -- uploading --------------------------------------------------------------------------------------------------
+    # -- storing ----------------------------------------------------------------------------------------------------
+
+    async def _store(self, ended: asyncio.Event) -> None:
+        """Upload what waits, unless `ended` comes first."""
+        await unless(ended, self._upload())
 
     async def _upload(self) -> None:
         """Upload what waits, behind the segments that lead up to it."""
-        if not self._is_waiting or self._not_before_s > self._parts.clock.monotonic_s():
-            return
         shipper, spool = self._shipper, self._spooler.spool
-        try:
-            for item in await shipper.on_worker(spool.snapshots):
-                await shipper.admitted.wait()
-                await shipper.drained()
-                await self._upload_one(item)
-        except WalrepError as error:
-            self._tell("a snapshot could not be stored", error)
-            return
+        for item in await shipper.on_worker(spool.snapshots):
+            await shipper.admitted.wait()
+            await shipper.drained()
+            try:
+                await shipper.upload_snapshot(item)
+            except CorruptObject:
+                # There is nothing in it that the transactions do not make.
+                await shipper.on_worker(partial(spool.discard_snapshot, item))
+                raise
+            shipper.note_store_works()
         self._is_waiting = False
-
-    async def _upload_one(self, item: OutboxItem) -> None:
-        try:
-            await self._shipper.upload_snapshot(item)
-        except CorruptObject:
-            # There is nothing in it that the transactions do not make.
-            await self._shipper.on_worker(partial(self._spooler.spool.discard_snapshot, item))
-            raise
-        self._shipper.note_store_works()
-
-    def _tell(self, what: str, error: WalrepError) -> None:
-        """Report why there is no snapshot now; it is tried again later."""
-        self._postpone(_AGAIN_S)
-        database, message = str(self._database), f"{what}: {error}"
-        self._parts.report(Alarm(database=database, key="snapshot", message=message, hint=error.hint))
 
     # -- making -----------------------------------------------------------------------------------------------------
 
-    async def _attempt(self, ended: asyncio.Event) -> None:
+    async def _make(self, ended: asyncio.Event, *, full: bool = False) -> Position | None:
+        """Make a snapshot in its turn, and return where it stands; None if `ended` came first."""
+        if not await unless(ended, self._parts.snapshot_turns.acquire()):
+            return None
         try:
-            await self._make(ended)
-        except (SpoolError, SnapshotFailed) as error:
-            if self._spooler.failure is not None:
-                raise
-            self._tell("a snapshot could not be made", error)
+            copy = await self._new_copy(full=full)
+            try:
+                await self._copy(copy, ended)
+                return await self._finish(copy, ended)
+            finally:
+                await self._parts.runner.run(copy.abandon)
+        finally:
+            self._parts.snapshot_turns.release()
 
-    async def _make(self, ended: asyncio.Event) -> None:
-        state = self._spooler.spool.state
+    async def _new_copy(self, *, full: bool) -> SnapshotCopy:
+        spool, reader, runner = self._spooler.spool, self._capture.reader, self._parts.runner
+        state, path = spool.state, spool.directory.path / SNAPSHOT_PART
         timeline = state.timeline
         check(timeline is not None, "a snapshot belongs to a timeline")
         header = SnapshotHeader(
@@ -171,17 +207,11 @@ class Snapshotter:
             created_ms=self._parts.clock.now_ms(),
             page_size=state.page_size,
         )
-        under = await self._choose(header.timeline)
-        copy = await self._parts.runner.run(partial(self._new_copy, header, under))
-        try:
-            await self._copy(copy, ended)
-            while not ended.is_set() and not await self._complete(copy):
-                if copy.is_held_up:
-                    await self._parts.clock.sleep(_SWEEP_S)
-                else:
-                    await self._parts.runner.run(copy.write_overlay)
-        finally:
-            await self._parts.runner.run(copy.abandon)
+        under = None if full else await self._choose(header.timeline)
+        if under is None:
+            return await runner.run(partial(SnapshotCopy, reader, path, header, spool.new_room()))
+        header = msgspec.structs.replace(header, full_txid=under.snapshot.txid)
+        return await runner.run(partial(SnapshotCopy, reader, path, header, spool.new_room(), _array(under)))
 
     async def _choose(self, timeline: TimelineId) -> FullHashes | None:
         """Have it decided of which kind the snapshot is; return the full one to lean on, if it is differential."""
@@ -195,14 +225,6 @@ class Snapshotter:
             full.snapshot, timeline, pages, now_ms=self._parts.clock.now_ms(), policy=self._policy
         )
         return full if kind == "differential" else None
-
-    def _new_copy(self, header: SnapshotHeader, under: FullHashes | None) -> SnapshotCopy:
-        spool, reader = self._spooler.spool, self._capture.reader
-        path = spool.directory.path / SNAPSHOT_PART
-        if under is None:
-            return SnapshotCopy(reader, path, header, spool.new_room())
-        header = msgspec.structs.replace(header, full_txid=under.snapshot.txid)
-        return SnapshotCopy(reader, path, header, spool.new_room(), _array(under))
 
     async def _copy(self, copy: SnapshotCopy, ended: asyncio.Event) -> None:
         """Copy from the file, in slices."""
@@ -218,8 +240,19 @@ class Snapshotter:
         if not ended.is_set():
             await parts.runner.run(copy.sync)
 
-    async def _complete(self, copy: SnapshotCopy) -> bool:
-        """Publish at the first moment at which all is there; say whether that was now."""
+    async def _finish(self, copy: SnapshotCopy, ended: asyncio.Event) -> Position | None:
+        """Bring the copy up to now, until it is complete and published, or `ended`."""
+        while not ended.is_set():
+            if await self._publish(copy):
+                return Position(copy.header.timeline, copy.txid, Checksum(copy.checksum))
+            if copy.is_held_up:
+                await self._parts.clock.sleep(_SWEEP_S)
+            else:
+                await self._parts.runner.run(copy.write_overlay)
+        return None
+
+    async def _publish(self, copy: SnapshotCopy) -> bool:
+        """Publish it if it is complete now; say whether it was."""
         async with self._shipper.sealing:
             oldest_s = self._spooler.pending().oldest_s
             publishing = await self._parts.captures.run(partial(self._publish_if_ready, copy))

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from math import inf
 from pathlib import Path
 
@@ -183,12 +184,11 @@ class SnapshotCopy:
 
     def abandon(self) -> None:
         """Remove the file, unless it is finished and was put elsewhere."""
+        # Closing writes what is buffered, for which a full disk has no room.
+        with suppress(OSError):
+            self._file.close()
         with map_os_errors(f"remove {self.path}"):
-            # Closing writes what is buffered, for which a full disk has no room.
-            try:
-                self._file.close()
-            finally:
-                self.path.unlink(missing_ok=True)
+            self.path.unlink(missing_ok=True)
 
     def _is_captured(self) -> bool:
         reader = self._reader

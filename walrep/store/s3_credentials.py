@@ -8,9 +8,12 @@ is started elsewhere in the client, and is not.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 __all__ = ["start_program"]
+
+_END_S = 5.0
 
 
 async def start_program(*command: str, **options: Any) -> _Program:  # noqa: ANN401 - as asyncio has it
@@ -35,4 +38,11 @@ class _Program:
             return await self._process.communicate()
         finally:
             if self._process.returncode is None:
-                self._process.kill()
+                await self._kill()
+
+    async def _kill(self) -> None:
+        self._process.kill()
+        # Until it has gone and its pipes are closed; programs that it has started may keep them open.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_END_S):
+                await self._process.communicate()

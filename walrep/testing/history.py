@@ -30,6 +30,7 @@ from walrep.core.names import (
     REPLICA_KEY,
     SnapshotName,
     parse_pack_key,
+    parse_pruned_key,
     parse_segment_name,
     segment_key,
     snapshot_key,
@@ -56,6 +57,7 @@ from walrep.core.snapshot import (
     snapshot_block_pages,
 )
 from walrep.core.units import Checksum, Position, Seq, TimelineId, Txid, lock_byte_page, make_timeline_id
+from walrep.engine.ends import parse_prune_record
 from walrep.errors import CorruptObject, check
 from walrep.store.base import Store
 from walrep.testing.packs import make_pack
@@ -120,7 +122,10 @@ def history_of(objects: Mapping[str, bytes], replica: str = "", *, skip_replaced
             packs[key] = footer
         elif isinstance(header, SegmentHeader) and isinstance(footer, SegmentFooter):
             ends[key] = SegmentEnds(header, footer)
-    return build_history(sizes, ends, replica, packs)
+    records = [
+        parse_prune_record(key, data) for key, data in sorted(objects.items()) if parse_pruned_key(key) is not None
+    ]
+    return build_history(sizes, ends, replica, packs, records)
 
 
 def known_of(objects: Mapping[str, bytes], needs: Needs, known: Known | None = None) -> Known:
@@ -185,6 +190,7 @@ class HistoryBuilder:
         parent: Position | None = None,
         looked_ms: int | None = None,
         base: bool = True,
+        fence: bool = False,
     ) -> TimelineId:
         """Open a timeline with this image; without `base`, leave its first snapshot out."""
         self._number += 1
@@ -196,7 +202,7 @@ class HistoryBuilder:
         self._seal_header_state()
         self._remember()
         reason = "new replica" if parent is None else "restore"
-        self._put_segment(TimelineStart(reason=reason, parent=parent, looked_ms=looked_ms), seen_ms)
+        self._put_segment(TimelineStart(reason=reason, parent=parent, looked_ms=looked_ms), seen_ms, fence=fence)
         if base:
             self.snapshot(seen_ms)
         return self.timeline
@@ -297,7 +303,7 @@ class HistoryBuilder:
         self._sealed_image = dict(self.image)
         self._sealed = (self.txid, image_checksum(self.image), self.page_count)
 
-    def _put_segment(self, start: TimelineStart | None, created_ms: int) -> str:
+    def _put_segment(self, start: TimelineStart | None, created_ms: int, *, fence: bool = False) -> str:
         self.seq += 1
         txid, checksum, pages = self._sealed
         header = SegmentHeader(
@@ -311,6 +317,7 @@ class HistoryBuilder:
             checksum_before=checksum,
             pages_before=pages,
             start=start,
+            fence=fence,
         )
         data = encode_segment_start(header)
         blocks = self._chunk_blocks(txid)
