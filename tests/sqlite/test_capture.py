@@ -104,21 +104,6 @@ def test_rolled_back_frames_are_not_captured(live: LiveDatabase) -> None:
     assert sink.images == live.expected
 
 
-def test_committed_frames_without_checksums_are_captured_with_an_alarm(live: LiveDatabase) -> None:
-    """SQLite before 3.50.2 commits such frames after ROLLBACK TO; the wal-index is the authority. It is told once."""
-    sink = live.begin()
-    live.commit("insert into t(k) values(1)")
-    live.tick()
-    for k in (2, 3):
-        live.commit(f"insert into t(k) values({k})")
-        last = live.capture.files.index().max_frame
-        append_to_wal(live.path, bytes(16), frame_offset(last, 4096) + 8)
-        live.tick()
-        assert live.capture.reader.counts.unchecked_frames >= k - 1
-    assert live.alarms == ["unchecked-frames"]
-    assert sink.images == live.expected
-
-
 def test_a_frame_changed_behind_the_back_of_sqlite_ends_capture(live: LiveDatabase) -> None:
     """A committed frame whose page number is not the one in the wal-index is refused, not shipped."""
     live.begin()
