@@ -32,7 +32,7 @@ from walrep.core.snapshot import (
     encode_snapshot_start,
     snapshot_block_pages,
 )
-from walrep.core.units import Seq, Txid
+from walrep.core.units import Seq, Txid, lock_byte_page
 from walrep.disk.atomic import map_os_errors
 from walrep.disk.room import DiskRoom
 from walrep.errors import SpoolFull, check
@@ -103,7 +103,12 @@ class SnapshotCopy:
         return self._done < len(self._todo)
 
     def overlay(self) -> bool:
-        """Write what is lacking as it is now; True when nothing is, and the snapshot is valid at this very position."""
+        """Write what is lacking as it is now; True when nothing is, and the snapshot is valid at this very position.
+
+        Raises:
+            CaptureBroken: what was captured lacks a page (INV-28).
+
+        """
         self.is_held_up = not self._is_captured()
         if self.is_held_up:
             return False
@@ -122,6 +127,9 @@ class SnapshotCopy:
             # A page is not yet what it must be where the app has just begun the log anew.
             self.is_held_up = last
             return False
+        missing = hashes.missing_page(lock_byte_page(self.header.page_size))
+        if missing is not None:
+            raise self._reader.files.missing_page(missing)
         self.txid, self.checksum = Txid(self._reader.encoder.txid), hashes.checksum
         self.page_count, self.seen_ms = hashes.page_count, self._reader.looked_ms
         return True
