@@ -123,7 +123,7 @@ def _strategies(workload: Workload) -> list[Strategy]:
     own: list[Strategy] = []
     others: tuple[Strategy, ...] = ()
     for rpo_s in RPOS_S:
-        settings = WalrepSettings(flush=FlushPolicy(rpo_s=rpo_s), daily_snapshots=True)
+        settings = WalrepSettings(flush=FlushPolicy(rpo_s=rpo_s), snapshots=True)
         first, *rest = compare_strategies(workload, settings, profiles)
         named = msgspec.structs.replace(first.forecast, strategy=f"walrep, RPO {_short(rpo_s)}")
         own.append(msgspec.structs.replace(first, forecast=named))
