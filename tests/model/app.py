@@ -78,6 +78,10 @@ class _App:
 
     def close(self, number: int) -> None:
         self._connections.pop(number).close()
+        if not self._connections and self._index >= 0:
+            # The file may be gone with the last connection.
+            os.close(self._index)
+            self._index = -1
 
     def run(self, number: int, statements: list[str]) -> tuple[bool, int]:
         """Run statements; after a failure there is no transaction. Say whether one is open, and how many committed."""
@@ -131,7 +135,7 @@ class _App:
 
     def _published(self) -> bytes:
         if self._index < 0:
-            # It stays open: closing it would drop the locks of this process.
+            # It stays open while there are connections: closing it would drop the locks of this process.
             self._index = os.open(f"{self._path}-shm", os.O_RDWR)
         return os.pread(self._index, _PUBLISHED_BYTES, 0)
 

@@ -47,6 +47,7 @@ class Host:
         self._stage = stage
         self._ledger = ledger
         self._walrep: Child | None = None
+        self._is_attached = False
         self._began_s = 0.0
         self._starts = 0
 
@@ -147,7 +148,7 @@ class Host:
         if self._walrep is not None:
             self._walrep.kill()
             self._walrep = None
-            self.apps.touched = False
+            self._let_go()
             self._stage.place.kill_in = None
             self._stage.found.kills += 1
             self._stage.note("killed", self._number, where)
@@ -210,8 +211,10 @@ class Host:
         kind = event["event"]
         told = {key: value for key, value in event.items() if key not in {"event", "database", "hint"}}
         stage.note(kind, self._number, told)
-        if kind == "attached" and self.apps.touched:
-            self.excuses.add("the app was at work while walrep was down")
+        if kind == "attached":
+            self._is_attached = True
+            if self.apps.touched:
+                self.excuses.add("the app was at work while walrep was down")
         elif kind == "timeline-began":
             number = len(ledger.timelines)
             ledger.begin(event["timeline"], self.apps.entry)
@@ -233,6 +236,11 @@ class Host:
         elif kind == "failed":
             stage.found.alarms["failed"] += 1
 
+    def _let_go(self) -> None:
+        """Watch from now on whether the app does anything that walrep does not see."""
+        self.apps.touched &= not self._is_attached
+        self._is_attached = False
+
     def _forgive(self) -> None:
         """Forget the excuses that are over."""
         self.excuses = set() if self.disk_limit == _NO_LIMIT else {"the disk fails"}
@@ -248,7 +256,7 @@ class Host:
             self._walrep.kill()
             self._walrep = None
         name, text = self.ended = ended
-        self.apps.touched = False
+        self._let_go()
         self._stage.note("ended", self._number, name, text)
         allowed = {"", "NotDurable"}
         if self.may_conflict:

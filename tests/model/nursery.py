@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -39,7 +40,8 @@ class Child:
 
     def kill(self) -> None:
         """Kill it, and wait until all that it held is let go."""
-        signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
         self.wait()
 
     def wait(self) -> None:
