@@ -9,7 +9,7 @@ import msgspec
 from walrep.core.chain import Chain
 from walrep.core.compaction import CompactionPlan, CompactionPolicy, PackPlan, plan_compaction
 from walrep.core.names import PackName, segment_key
-from walrep.core.stored import Fact, PackFact, SegmentFact, Stored, newest_segments
+from walrep.core.stored import Fact, PackFact, SegmentFact, Stored, newest_of_writers
 from walrep.core.units import Seq, TimelineId, Txid
 
 __all__ = [
@@ -136,7 +136,7 @@ class Place:
 
     def delete(self, key: str) -> None:
         """Delete what is neither pinned nor the newest segment."""
-        assert key not in newest_segments(self.stored())
+        assert key not in newest_of_writers(self.stored())
         assert not _is_pinned(self.objects.pop(key))
 
     def check_all_there(self) -> None:

@@ -48,12 +48,10 @@ class CaptureCounts(msgspec.Struct):
     hand_overs: int = 0
     passives: int = 0
     probe_waits: int = 0
-    asides: int = 0
     write_locks: int = 0
     write_locks_refused: int = 0
     starved: int = 0
     write_lock_longest_s: float = 0.0
-    write_lock_total_s: float = 0.0
 
 
 class Capture:
@@ -122,6 +120,19 @@ class Capture:
         old_enough_ns = self.clock.now_ms() * 1_000_000 - _MTIME_REST_NS
         state = self.files.file_state()
         return state if self.files.index().max_frame == 0 and state.mtime_ns <= old_enough_ns else None
+
+    def close(self, *, remove_wal: bool) -> None:
+        """Let the database go; `remove_wal` has SQLite remove the log if nobody else is left and all was captured.
+
+        Something may have been committed since `finish`: it stays in the log, where the next start finds it.
+        """
+        self.keeper.close(remove_wal=remove_wal and self._has_all())
+
+    def _has_all(self) -> bool:
+        try:
+            return self.reader.reached(self.files.index())
+        except DatabaseBusy:
+            return False
 
     # -- one tick ---------------------------------------------------------------------------------------------------
 
@@ -234,7 +245,6 @@ class Capture:
         self._waited_since_s = None
         if self.keeper.step_aside(self._asides_in_row):
             self._asides_in_row += 1
-            self.counts.asides += 1
             self.reader.distrust_file()
             self._aside_since_s, self._aside_index = now_s, index
 
@@ -361,7 +371,6 @@ class Capture:
         self.keeper.unlock_writers()
         held_s = self.clock.monotonic_s() - began_s
         self.counts.write_locks += 1
-        self.counts.write_lock_total_s += held_s
         self.counts.write_lock_longest_s = max(self.counts.write_lock_longest_s, held_s)
 
     # -- alarms -----------------------------------------------------------------------------------------------------
