@@ -12,7 +12,7 @@ from tests.model.stage import Found, Setup, draw_setup
 from tests.model.statements import KINDS
 from tests.model.world import World
 
-__all__ = ["Episode", "run_episode"]
+__all__ = ["MODES", "SQL", "Episode", "run_episode"]
 
 Step = Callable[[World, Random], None]
 
@@ -79,8 +79,8 @@ def _restart_log(world: World, dice: Random) -> None:
     world.write(place, "few")
 
 
-_SQL = ("vacuum", "pragma incremental_vacuum(5)", "pragma user_version = 7", "pragma optimize", "reindex")
-_MODES = ("passive", "full", "restart", "truncate")
+SQL = ("vacuum", "pragma incremental_vacuum(5)", "pragma user_version = 7", "pragma optimize", "reindex")
+MODES = ("passive", "full", "restart", "truncate")
 _SHORT_S = (0.0, 0.005, 0.05, 0.3, 0.7, 2.0)
 _LONG_S = (5.0, 30.0, 61.0, 200.0, 700.0)
 
@@ -88,10 +88,10 @@ _STEPS: tuple[tuple[int, Step], ...] = (
     (20, lambda world, dice: world.write(_place(world, dice), _kind(dice))),
     (4, _burst),
     (4, lambda world, dice: world.rollback(_place(world, dice), dice.choice(("few", "many", "savepoints")))),
-    (3, lambda world, dice: world.execute(_place(world, dice), dice.choice(_SQL))),
+    (3, lambda world, dice: world.execute(_place(world, dice), dice.choice(SQL))),
     (3, lambda world, dice: world.leave_open(_place(world, dice), dice.choice(("read", "read", "few", "many")))),
     (8, lambda world, dice: world.end_transaction(_place(world, dice), commit=dice.random() < 0.6)),
-    (7, lambda world, dice: world.checkpoint(_place(world, dice), dice.choice(_MODES))),
+    (7, lambda world, dice: world.checkpoint(_place(world, dice), dice.choice(MODES))),
     (3, _restart_log),
     (3, lambda world, dice: world.close_connection(_place(world, dice))),
     (1, lambda world, dice: world.close_app(_place(world, dice))),
