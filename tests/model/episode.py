@@ -79,6 +79,11 @@ def _restart_log(world: World, dice: Random) -> None:
     world.write(place, "few")
 
 
+def _clone(world: World, dice: Random) -> None:
+    if dice.random() < 0.3:
+        world.clone()
+
+
 SQL = ("vacuum", "pragma incremental_vacuum(5)", "pragma user_version = 7", "pragma optimize", "reindex")
 MODES = ("passive", "full", "restart", "truncate")
 _SHORT_S = (0.0, 0.005, 0.05, 0.3, 0.7, 2.0)
@@ -98,6 +103,9 @@ _STEPS: tuple[tuple[int, Step], ...] = (
     (2, lambda world, dice: world.kill_app(_place(world, dice))),
     (2, lambda world, dice: world.die_before_publishing(_place(world, dice), _kind(dice))),
     (8, lambda world, dice: world.start(_host(world, dice))),
+    (1, lambda world, dice: world.start(_host(world, dice), dice.choice(("take_over", "new_timeline")))),
+    (1, lambda world, dice: world.lose_state(_host(world, dice))),
+    (1, _clone),
     (2, lambda world, dice: world.stop(_host(world, dice))),
     (3, lambda world, dice: world.kill(_host(world, dice))),
     (1, lambda world, dice: world.kill_in_request(dice.randint(1, 12))),

@@ -189,6 +189,13 @@ class Host:
         self._stage.note("power cut", told)
         self.apps.look_after_crash()
 
+    def lose_state(self) -> None:
+        """Remove walrep's state; what was not durable is gone with it."""
+        if self._walrep is None:
+            shutil.rmtree(self.state_dir, ignore_errors=True)
+            self.may_conflict = True
+            self.excuses.add("the state was removed")
+
     def clone(self, number: int) -> Host:
         """Return another machine that was made of a copy of this one's disk, taken at this moment."""
         other = Host(self._stage, self._ledger, number)
@@ -217,7 +224,7 @@ class Host:
                 self.excuses.add("the app was at work while walrep was down")
         elif kind == "timeline-began":
             number = len(ledger.timelines)
-            ledger.begin(event["timeline"], self.apps.entry)
+            ledger.begin(event["timeline"], self._number, self.apps.entry)
             stage.expect(number == 0 or self.excuses, f"a timeline ended without cause: {event['reason']}")
         elif kind == "resumed":
             self._forgive()

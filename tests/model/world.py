@@ -32,6 +32,9 @@ _LOOK_S_MAX = 0.2
 _SETTLE_S = 90.0
 _FINAL_RESTORES_MAX = 120
 
+_ATTEMPTS: tuple[Flag, ...] = ("", "", "take_over")
+"""How walrep is started at the end: the second time for what only ended it, the third where another one took over."""
+
 
 class World:
     """A run. Each method is something that happens; `close` it in any case."""
@@ -126,12 +129,15 @@ class World:
     # -- walrep -----------------------------------------------------------------------------------------------------
 
     def start(self, number: int, flag: Flag = "") -> None:
-        """Start walrep, if it does not run."""
+        """Start walrep, if it does not run; with a flag it takes the replica over."""
         host = self._host("start " + flag, number)
-        if flag:
-            for each in self.hosts:
-                each.may_conflict |= len(self.hosts) > 1
+        # A new timeline is refused while the writer before may be at work.
+        host.may_conflict |= flag == "new_timeline"
         host.start(flag)
+
+    def lose_state(self, number: int) -> None:
+        """Remove what walrep keeps locally, while it is down."""
+        self._host("lose state", number).lose_state()
 
     def stop(self, number: int) -> None:
         """Stop walrep in an orderly way."""
@@ -247,17 +253,15 @@ class World:
     def finish(self) -> Found:
         """Let everything come to rest, and compare all of it."""
         self.stage.place.weather, self.stage.place.kill_in = "fair", None
-        for host in self.hosts:
+        for host in reversed(self.hosts):
             self._settle(host)
         for timeline in list(self.ledger.durable()):
             self.restores.every(timeline, _FINAL_RESTORES_MAX)
         self.restores.kept()
         host = self.hosts[0]
-        detached = host.detached
-        if len(self.hosts) == 1 and not host.may_conflict:
-            self.stage.expect(
-                detached is not None and detached["durable"], f"after a quiet stop not all is durable: {detached}"
-            )
+        told = f"after a quiet stop not all is durable: {host.ended} {host.detached}"
+        self.stage.expect(host.detached is not None and host.detached["durable"], told)
+        if len(self.hosts) == 1:
             self.restores.latest(host.apps.entry)
         return self.found
 
@@ -265,11 +269,11 @@ class World:
         host.limit_disk(-1)
         for place in sorted(host.apps.transactions):
             host.apps.end(place, commit=False)
-        host.start()
-        self._let_pass(_SETTLE_S)
-        if not host.is_protected and not host.may_conflict:
-            host.start()
+        for flag in _ATTEMPTS:
+            host.start(flag)
             self._let_pass(_SETTLE_S)
+            if host.is_protected:
+                break
         host.stop()
 
     # -- steps ------------------------------------------------------------------------------------------------------
