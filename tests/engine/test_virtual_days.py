@@ -62,9 +62,11 @@ def test_six_hours_across_midnight_keep_what_is_promised(folder: Path) -> None:
 
 
 def test_an_idle_day_costs_no_request(folder: Path) -> None:
-    outcome = live(folder, msgspec.structs.replace(BRIEF, writing=never, days=1))
+    outcome = live(folder, msgspec.structs.replace(BRIEF, writing=never, days=2))
     assert outcome.start.requests.put > 0
-    (day,) = outcome.days
+    # On the first day retention may look at what the start has stored, which was behind its look of the day before.
+    first, day = outcome.days
+    assert first.requests in (RequestCounts(), RequestCounts(list=1))
     assert day.requests == outcome.tail.requests == RequestCounts()
     assert (day.created, day.deleted) == (0, 0)
     # The replica object, the segment that opens the timeline, and its base.
