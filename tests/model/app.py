@@ -150,5 +150,7 @@ class _App:
         return cast("bool", self._channel.receive()[0])
 
 
-def _blob(seed: int, size: int) -> bytes:
+def _blob(*arguments: object) -> bytes:
+    """Return the bytes of a seed, so many of them."""
+    seed, size = cast("tuple[int, int]", arguments)
     return Random(seed).randbytes(size)

@@ -58,6 +58,7 @@ class Apps:
 
     def rollback(self, place: Place, statements: list[str]) -> None:
         """Run a transaction and take it back."""
+        self._ready(place)
         before = self.entry
         if place not in self.transactions:
             self._run(place, ["begin immediate", *statements, "rollback"])

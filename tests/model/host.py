@@ -5,7 +5,6 @@ from __future__ import annotations
 import resource
 import shutil
 from pathlib import Path
-from types import EllipsisType
 from typing import Any, Literal
 
 import msgspec
@@ -104,18 +103,15 @@ class Host:
             return
         try:
             walrep.channel.send("advance", seconds, notice)
-            while (ended := self._answer(walrep)) is Ellipsis:
+            while self._answer(walrep):
                 pass
         except (EOFError, OSError):
             # It died where it was told to.
             self.excuses.add("killed within a step")
             self.kill("at a file")
-            return
-        if ended is not None:
-            self._note_end(ended)
 
-    def _answer(self, walrep: Child) -> tuple[str, str] | EllipsisType | None:
-        """Answer one message of walrep; return how it ended, None if it goes on, when it has done what it was told."""
+    def _answer(self, walrep: Child) -> bool:
+        """Answer one message of walrep; say whether there will be more before it is told something else."""
         what, monotonic_s, *told = walrep.channel.receive()
         check(what in {"store", "event", "done"}, f"walrep's process crashed: {monotonic_s}")
         self._stage.catch_up(self._began_s + monotonic_s)
@@ -125,11 +121,11 @@ class Host:
             answer = self._stage.place.answer(*told)
             if answer is None:
                 self.kill("in a request")
-                return None
+                return False
             walrep.channel.send(*answer)
-        else:
-            return None if told[0] is None else (told[0][0], told[0][1])
-        return ...
+        elif told[0] is not None:
+            self._note_end(*told[0])
+        return bool(what != "done")
 
     def stop(self) -> None:
         """Stop walrep in an orderly way, however long that takes."""
@@ -138,7 +134,7 @@ class Host:
         self._walrep.channel.send("stop")
         for _ in range(_STOP_MAX):
             self.advance(1.0, notice=True)
-            if self._walrep is None:
+            if not self.is_protected:
                 return
         self._stage.problem("walrep does not stop")
         self.kill("at the end")
@@ -257,12 +253,11 @@ class Host:
             self.excuses.add("the outbox was full")
         self._stage.expect(self.excuses, f"capture ended without cause: {message}")
 
-    def _note_end(self, ended: tuple[str, str]) -> None:
-        check(self._walrep is not None, "it ran")
+    def _note_end(self, name: str, text: str) -> None:
         if self._walrep is not None:
             self._walrep.kill()
             self._walrep = None
-        name, text = self.ended = ended
+        self.ended = name, text
         self._let_go()
         self._stage.note("ended", self._number, name, text)
         allowed = {"", "NotDurable"}

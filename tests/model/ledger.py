@@ -8,7 +8,7 @@ import msgspec
 
 from tests.model.images import Entry
 from tests.model.stage import Stage
-from walrep.core.units import parse_bookmark, timeline_number
+from walrep.core.units import TimelineId, parse_bookmark, timeline_number
 
 __all__ = ["Ledger", "Timeline"]
 
@@ -88,7 +88,7 @@ class Ledger:
 
     def durable(self) -> Iterator[Timeline]:
         """Yield the timelines of which anything is durable, the oldest first."""
-        for each in sorted(self.timelines.values(), key=lambda each: timeline_number(each.id)):
+        for each in sorted(self.timelines.values(), key=lambda each: timeline_number(TimelineId(each.id))):
             if each.durable_txid >= 0:
                 yield each
 
@@ -112,4 +112,6 @@ class Ledger:
             self._stage.problem(f"timeline {timeline.id} begins with image {base.number}, older than {begin.number}")
 
     def _describe(self, timeline: Timeline) -> str:
-        return ", ".join(f"transaction {txid} is image {each.number}" for txid, each in sorted(timeline.anchors.items()))
+        return ", ".join(
+            f"transaction {txid} is image {each.number}" for txid, each in sorted(timeline.anchors.items())
+        )

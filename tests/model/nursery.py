@@ -16,6 +16,7 @@ import sys
 import traceback
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -65,7 +66,7 @@ class Nursery:
                 pass_fds=[theirs.fileno()],
             )
 
-    def spawn(self, role: str, config: object) -> Child:
+    def spawn(self, role: str, config: dict[str, Any]) -> Child:
         """Fork a child that plays a role."""
         ours, theirs = socket.socketpair()
         with theirs:
@@ -79,7 +80,7 @@ class Nursery:
         self._process.wait()
 
 
-def _play(role: str, config: object, end: socket.socket) -> None:
+def _play(role: str, config: dict[str, Any], end: socket.socket) -> None:
     channel = Channel(end)
     try:
         _ROLES[role](channel, config)

@@ -101,7 +101,8 @@ class Place:
         store = FaultyStore(self.store(), self)
         if verb == "put":
             key, data, if_absent = arguments
-            return await store.put(key, data, if_absent=if_absent)
+            await store.put(key, data, if_absent=if_absent)
+            return None
         if verb == "get":
             key, start, length = arguments
             return await store.get(key, start=start, length=length)
@@ -110,7 +111,8 @@ class Place:
         if verb == "list":
             prefix, start_after, limit = arguments
             return [_plain(each) async for each in store.list(prefix, start_after=start_after, limit=limit)]
-        return await store.delete(*arguments)
+        await store.delete(*arguments)
+        return None
 
 
 def _plain(info: ObjectInfo) -> object:

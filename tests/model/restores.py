@@ -10,11 +10,10 @@ from tests.model.app import hash_pages
 from tests.model.images import Entry
 from tests.model.ledger import Ledger, Timeline
 from tests.model.stage import Stage
-from walrep.clock import Clock
 from walrep.core.target import AtBookmark, AtTime, AtTxid, Latest, Target
 from walrep.core.units import Checksum, Position, TimelineId, Txid
 from walrep.engine.restorer import RestoreOutcome, RestoreRequest, restore
-from walrep.errors import RestoreError, UsageError, WalrepError
+from walrep.errors import RestoreError, WalrepError
 from walrep.runner import InlineRunner
 from walrep.testing.clock import SimClock
 
@@ -65,7 +64,8 @@ class Restores:
     def moment(self, timeline: Timeline, wall_ms: int) -> None:
         """Restore what stood at a time; the clock has never stepped."""
         outcome = self._attempt(AtTime(wall_ms), timeline.id)
-        if outcome is None or isinstance(outcome, RestoreError):
+        if isinstance(outcome, WalrepError):
+            self._stage.expect(isinstance(outcome, RestoreError), f"at {wall_ms}: {type(outcome).__name__} {outcome}")
             return
         entry = timeline.entry(outcome.txid)
         after = timeline.entry(outcome.txid + 1)
@@ -118,15 +118,12 @@ class Restores:
 
     def _attempt(self, target: Target, timeline: str | None) -> RestoreOutcome | WalrepError:
         request = RestoreRequest(output=self._output, target=target, timeline=timeline, check="none")
-        clock: Clock = SimClock(self._stage.clock.now_ms())
-        assert isinstance(clock, SimClock)
+        clock = SimClock(self._stage.clock.now_ms())
         try:
             outcome = clock.run(restore(self._stage.place.store(), request, clock=clock, runner=InlineRunner()))
         except WalrepError as error:
             self._stage.found.restores[type(error).__name__] += 1
             self._stage.note("restore", target, timeline, type(error).__name__)
-            if isinstance(error, UsageError):
-                self._stage.problem(f"{target}: {error}")
             return error
         self._stage.note("restore", target, timeline, outcome.txid)
         return outcome

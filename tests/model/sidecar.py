@@ -173,6 +173,10 @@ class _Sidecar:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+def _content(source: bytes | Path) -> bytes:
+    return source.read_bytes() if isinstance(source, Path) else source
+
+
 def _is_under(path: object, folder: str) -> bool:
     return isinstance(path, str | os.PathLike) and os.fspath(path).startswith(folder)
 
@@ -185,8 +189,7 @@ class _RemoteStore:
         self._clock = clock
 
     async def put(self, key: str, source: bytes | Path, *, if_absent: bool = False) -> None:
-        data = source.read_bytes() if isinstance(source, Path) else source
-        await self._ask("put", key, data, if_absent)
+        await self._ask("put", key, _content(source), if_absent)
 
     async def get(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
         data: bytes = await self._ask("get", key, start, length)

@@ -110,7 +110,8 @@ class Stage:
 
     def note(self, *told: Any) -> None:  # noqa: ANN401  whatever tells what happened
         """Note what happened, so that two runs of one seed can be compared."""
-        self.trace.append(f"{self.clock.monotonic_s():.3f} {' '.join(map(str, told))}")
+        text = " ".join(map(str, told)).replace(str(self.folder), "")
+        self.trace.append(f"{self.clock.monotonic_s():.3f} {text}")
 
     def problem(self, text: str) -> None:
         """Note that something is wrong."""

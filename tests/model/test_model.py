@@ -1,11 +1,9 @@
-"""The model as Hypothesis drives it, and runs of seeds that have found something; `make soak` has the long ones."""
+"""The model as Hypothesis drives it; `make soak` has the long runs, and `test_found.py` what they have found."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from random import Random
 
-import pytest
 from hypothesis import HealthCheck, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
@@ -17,23 +15,9 @@ from tests.model.statements import KINDS
 from tests.model.world import World
 from walrep.testing.faults import When
 
-_STEPS = 150
-_FOUND = {
-    20: "a base that does not fit on the disk ended walrep with an internal error",
-    58: "two snapshots behind the same segment had one name in the outbox",
-}
-"""What runs of these seeds met before it was mended."""
-
 _place = st.tuples(st.just(0), st.integers(0, 1), st.integers(0, 1))
 _kind = st.sampled_from(sorted(KINDS))
 _seconds = st.sampled_from((0.0, 0.005, 0.05, 0.3, 2.0, 30.0, 61.0, 700.0))
-
-
-@pytest.fixture(scope="module")
-def nursery() -> Iterator[Nursery]:
-    made = Nursery()
-    yield made
-    made.close()
 
 
 class Model(RuleBasedStateMachine):
@@ -175,11 +159,6 @@ def test_whatever_happens_every_durable_transaction_is_restored(nursery: Nursery
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )
     run_state_machine_as_test(Model, settings=few)
-
-
-@pytest.mark.parametrize("seed", _FOUND)
-def test_what_a_seed_found_stays_mended(seed: int, nursery: Nursery) -> None:
-    assert run_episode(nursery, seed, _STEPS).found.problems == []
 
 
 def test_a_seed_replays_its_run(nursery: Nursery) -> None:
