@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from walrep.core.objects import SnapshotFooter, SnapshotHeader
@@ -126,9 +127,12 @@ class BaseCopy:
 
     def abandon(self) -> None:
         """Remove the unfinished file."""
-        self._file.close()
-        self.path.unlink(missing_ok=True)
         self._reader.dirty = None
+        # Closing writes what is buffered, for which a full disk has no room.
+        with suppress(OSError):
+            self._file.close()
+        with map_os_errors(f"remove {self.path}"):
+            self.path.unlink(missing_ok=True)
 
     def _settled(self, pgnos: Sequence[int]) -> list[bytes]:
         """Return pages as they are at the captured position, also while the app restarts the WAL under us.
