@@ -63,7 +63,7 @@ def test_a_log_is_settled_behind_a_link(tmp_path: Path) -> None:
 
 
 def test_nothing_stays_open_of_a_database_that_cannot_be_attached(tmp_path: Path) -> None:
-    """The wal-index is unreadable: the descriptors and the claim are given up, so that the next attempt can have them."""
+    """The wal-index is unreadable: the descriptors and the claim are given up for the next attempt."""
     live = LiveDatabase(tmp_path / "app.db")
     live.capture.close(remove_wal=False)
     live.app.execute("insert into t(k) values(1)")
