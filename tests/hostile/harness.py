@@ -49,7 +49,13 @@ def run_scenario(name: str, folder: Path, *, seed: int, seconds: float, restores
     scenario = SCENARIOS[name]
     record = Record(scenario=name, seed=seed, seconds=seconds)
     folder.mkdir(parents=True)
-    stage = Stage(folder, scenario.make_plan(str(folder / "app.db"), seed), seconds=seconds, options=scenario.options)
+    stage = Stage(
+        folder,
+        scenario.make_plan(str(folder / "app.db"), seed),
+        seconds=seconds,
+        options=scenario.options,
+        snapshot_s=scenario.snapshot_s,
+    )
     problems = record.problems = []
     try:
         scenario.play(stage)

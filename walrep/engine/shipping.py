@@ -224,6 +224,7 @@ class Shipper:
             there = await self._outage.wait_out(partial(self._store.head, snapshot_key(name)))
             if there.size_bytes != item.size_bytes:
                 raise
+        await self._keep(item)
         self._parts.report(
             SnapshotWritten(
                 database=str(self._settings.path),
@@ -235,7 +236,6 @@ class Shipper:
                 seconds=self._parts.clock.monotonic_s() - began_s,
             )
         )
-        await self._keep(item)
         return Position(header.timeline, footer.txid, Checksum(footer.checksum))
 
     async def _put_segment(self, item: OutboxItem, header: SegmentHeader) -> None:
