@@ -10,6 +10,7 @@
     │   ├─ DatabaseBusy                        transient
     │   ├─ DatabaseReplaced
     │   ├─ UnsupportedFilesystem
+    │   ├─ SnapshotFailed
     │   └─ CaptureBroken
     ├─ StoreError                          4   the place where replicas are kept
     │   ├─ ObjectNotFound
@@ -60,6 +61,7 @@ __all__ = [
     "ReplicaConflict",
     "RestoreError",
     "RestoreMismatch",
+    "SnapshotFailed",
     "SpoolError",
     "SpoolFull",
     "StoreError",
@@ -132,6 +134,10 @@ class DatabaseReplaced(DatabaseError):
 
 class UnsupportedFilesystem(DatabaseError):
     """SQLite's shared memory is not coherent on this kind of file system."""
+
+
+class SnapshotFailed(DatabaseError):
+    """A snapshot of the database cannot be completed now; nothing else depends on it."""
 
 
 class CaptureBroken(DatabaseError):

@@ -154,6 +154,7 @@ class Place:
         self, transactions: int, size_bytes: int, *, pinned: bool = False, seen_ms: int | None = None
     ) -> None:
         self.seq += 1
+        seen_ms = self.now_ms if seen_ms is None else seen_ms
         segment = SegmentFact(
             key=segment_key(self.seq),
             timeline=self.timeline,
@@ -164,7 +165,8 @@ class Place:
             txid_after=Txid(self.txid + transactions),
             checksum_before=checksum_at(self.txid),
             checksum_after=checksum_at(self.txid + transactions),
-            first_seen_ms=self.now_ms if seen_ms is None else seen_ms,
+            first_seen_ms=seen_ms,
+            seen_ms=(seen_ms, seen_ms),
             is_opening=pinned,
         )
         self.txid += transactions

@@ -22,7 +22,7 @@ from walrep.core.journal import entry_from_job
 from walrep.core.objects import SnapshotFooter, SnapshotHeader, Writer
 from walrep.core.pages import page_hash
 from walrep.core.snapshot import SnapshotPages, read_snapshot
-from walrep.core.state import CaptureMark
+from walrep.core.state import CaptureMark, CleanEnd
 from walrep.core.units import Seq, TimelineId
 from walrep.disk.room import DiskRoom
 from walrep.sqlite.base import BaseCopy
@@ -232,6 +232,11 @@ class LiveDatabase:
             self.app.execute("vacuum")
             self.note()
 
+    def finish(self) -> CleanEnd | None:
+        """End the capture cleanly, a second after the last write to the file."""
+        self.clock.step_wall(self.capture.files.file_state().mtime_ns // 10**6 + 1000 - self.clock.now_ms())
+        return self.capture.finish()
+
     def kill_capture(self) -> None:
         """Let the database go as a killed walrep does: no checkpoint, the WAL stays."""
         self.let_go(remove_wal=False)
@@ -239,7 +244,7 @@ class LiveDatabase:
     def let_go(self, *, remove_wal: bool) -> None:
         """Close the capture; commits are no longer noted."""
         self._attached = False
-        self.capture.keeper.close(remove_wal=remove_wal)
+        self.capture.close(remove_wal=remove_wal)
 
     def attach_again(self) -> Capture:
         """Attach a new capture; it has no sink yet."""

@@ -112,8 +112,8 @@ def step_aside(live: LiveDatabase) -> None:
     live.commit("insert into t(k) values(1)")
     live.tick()
     with held_lock(live.path, 121, 120):
-        live.tick(0.2)
-        live.tick(0.2)
+        for _ in range(10):
+            live.tick(0.05)
         assert live.capture.keeper.aside
 
 

@@ -59,8 +59,7 @@ def resume_again_and_again(folder: Path, dice: random.Random, kinds: Counter[Res
         mark, hashes, txid = live.capture.reader.mark, PageHashes.from_bytes(encoder.hashes.to_bytes()), encoder.txid
         inode, clean_end = files.inode, None
         if dice.random() < 0.5:
-            live.clock.step_wall(files.file_state().mtime_ns // 10**6 + 1000 - live.clock.now_ms())
-            clean_end = live.capture.finish()
+            clean_end = live.finish()
             live.let_go(remove_wal=True)
         else:
             live.kill_capture()

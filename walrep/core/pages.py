@@ -57,6 +57,17 @@ class PageHashes:
         self.reserve(self.page_count)
         return memoryview(self.slots)[: self.page_count + 1].tobytes()
 
+    def differing(self, other: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.uint64]]:
+        """Return the pages that are not what another array of the same size says, in order, and their hashes.
+
+        Both are copies: a view of `slots` that somebody keeps would forbid them to grow.
+        """
+        self.reserve(self.page_count)
+        check(len(other) == self.page_count + 1, "both arrays are of a database of this size")
+        now = np.frombuffer(self.slots, np.uint64, count=self.page_count + 1)
+        pgnos = np.flatnonzero(now != other)
+        return pgnos, now[pgnos]
+
     def reserve(self, pgno: int) -> None:
         """Make room for `pgno`."""
         missing = pgno + 1 - len(self.slots)

@@ -1,8 +1,7 @@
 """The spool of one database: what is captured, on local disk, until the store has it and a while longer.
 
     journal-<seq>         append log of the open segment's chunks (`walrep.core.journal`)
-    outbox/<seq>          a sealed segment that the store has not acknowledged
-    outbox/<seq>.snapshot a snapshot that stands where segment <seq> ends
+    outbox/               what the store has not acknowledged (`walrep.disk.outbox`)
     cache/<seq>           a durable segment, kept so that packs need no download; evicted first, at no loss
 
 All methods run on one thread, the spool worker. Every step can be the last one before a kill, and is done so that the
@@ -27,15 +26,16 @@ from walrep.core.pages import PageHashes
 from walrep.core.segment import encode_segment_end, encode_segment_start
 from walrep.core.snapshots import FullSnapshot
 from walrep.core.state import CaptureMark, LocalState
-from walrep.core.units import Checksum, Seq, TimelineId, Txid, format_seq, timeline_number
+from walrep.core.units import Checksum, Seq, TimelineId, Txid, timeline_number
 from walrep.disk.atomic import map_os_errors, publish, remove_temporaries, temporary_path
-from walrep.disk.full import FullHashes, save_full
+from walrep.disk.full import FullHashes, forget_full, save_full
 from walrep.disk.journal import Journal, SegmentTotals
+from walrep.disk.outbox import Outbox, OutboxItem
 from walrep.disk.room import DiskRoom
 from walrep.disk.state import HashStore, StateDirectory
-from walrep.errors import SpoolFull, check
+from walrep.errors import SpoolError, SpoolFull, check
 
-__all__ = ["BASE_PART", "DISK_RESERVE_BYTES", "SNAPSHOT_PART", "OutboxItem", "Recovered", "Sealed", "Spool"]
+__all__ = ["BASE_PART", "DISK_RESERVE_BYTES", "SNAPSHOT_PART", "Recovered", "Sealed", "Spool"]
 
 
 DISK_RESERVE_BYTES = 64 << 20
@@ -46,15 +46,6 @@ BASE_PART = "base.part"
 
 SNAPSHOT_PART = "snapshot.part"
 """The same of a snapshot of a timeline that is captured."""
-
-
-class OutboxItem(msgspec.Struct, frozen=True, order=True):
-    """A file that waits for the store; a base goes after the segment that opened its timeline."""
-
-    seq: int
-    is_snapshot: bool
-    path: Path
-    size_bytes: int
 
 
 class Sealed(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,14 +77,15 @@ class Spool:
     ) -> None:
         self.directory = directory
         self.state = state
-        self.room = DiskRoom(directory.path, disk_reserve_bytes)
+        self._disk_reserve_bytes = disk_reserve_bytes
+        self.room = self.new_room()
         self.hash_store = HashStore(directory.path)
         self._outbox_bytes_max = outbox_bytes_max
-        self._outbox = directory.path / "outbox"
+        self._outbox = Outbox(directory.path / "outbox")
         self._cache = directory.path / "cache"
         self._journal = Journal(directory.path)
         with map_os_errors(f"use {directory.path}"):
-            for folder in (directory.path, self._outbox, self._cache):
+            for folder in (directory.path, self._outbox.folder, self._cache):
                 folder.mkdir(mode=0o700, exist_ok=True)
                 remove_temporaries(folder, modified_before_ms=1 << 62)
             for name in (BASE_PART, SNAPSHOT_PART):
@@ -128,16 +120,17 @@ class Spool:
         """Bytes of sealed segments that the store has not acknowledged. Snapshots are as large as the database is."""
         return self._outbox_bytes
 
+    def new_room(self) -> DiskRoom:
+        """Return a look at the same disk for somebody else, on another thread, who has the same reserve to leave."""
+        return DiskRoom(self.directory.path, self._disk_reserve_bytes)
+
     def outbox(self) -> list[OutboxItem]:
-        """Return what waits for the store, in the order in which it must go."""
-        items = []
-        with map_os_errors(f"read {self._outbox}"):
-            paths = list(self._outbox.iterdir())
-        for path in paths:
-            stem, dot, suffix = path.name.partition(".")
-            if stem.isdigit() and suffix in ("", "snapshot"):
-                items.append(OutboxItem(int(stem), bool(dot), path, path.stat().st_size))
-        return sorted(items)
+        """Return the segments and bases that wait for the store, in the order in which they must go."""
+        return self._outbox.in_order()
+
+    def snapshots(self) -> list[OutboxItem]:
+        """Return the other snapshots that wait for the store, for which nothing has to wait."""
+        return self._outbox.snapshots()
 
     def recover(self) -> Recovered | None:
         """Rebuild the position and the hash array from disk and go on with the journal; None if they do not agree."""
@@ -197,7 +190,7 @@ class Spool:
         footer = totals.footer()
         # A segment that can go out makes room in the end, so it may use half of the reserve.
         self._require_room(self.pending_bytes, reserve_share=0.5)
-        path = self._outbox / format_seq(header.seq)
+        path = self._outbox.segment_path(header.seq)
         with map_os_errors(f"seal segment {header.seq}"):
             self._write_segment(path, header, footer, self._journal.lasting_entries())
         self.hash_store.sync()
@@ -245,7 +238,7 @@ class Spool:
             chunk_count=0,
             frame_count=0,
         )
-        path = self._outbox / format_seq(seq)
+        path = self._outbox.segment_path(seq)
         with map_os_errors(f"write segment {seq}"):
             self._write_segment(path, header, footer, iter(()))
         self._save(
@@ -263,7 +256,7 @@ class Spool:
 
     def begin_timeline(self, base: Path, state: LocalState, hashes: bytes) -> OutboxItem:
         """Make a base and the state after it the place to go on from; `state.next_seq` is the first segment's."""
-        final = self._outbox / f"{format_seq(state.next_seq - 1)}.snapshot"
+        final = self._outbox.base_path(state.next_seq - 1)
         self.hash_store.reset(hashes)
         with map_os_errors(f"keep {final}"):
             publish(base, final)
@@ -274,20 +267,22 @@ class Spool:
         self._journal.begin(state.next_seq)
         return item
 
-    def add_snapshot(self, path: Path, seen_ms: int, full_hashes: bytes | None) -> OutboxItem:
+    def add_snapshot(self, path: Path, seen_ms: int, full_hashes: bytes | None) -> None:
         """Put a snapshot of the state after the last sealed segment into the outbox.
 
-        `full_hashes` are those of its pages, if it is a full one: later ones lean on it.
+        `full_hashes` are those of its pages, if it is a full one: later ones lean on it, and none on the one before,
+        which may be deleted from now on.
         """
         check(self.totals.last is None, "a snapshot stands where a segment ends")
         seq = self.state.next_seq - 1
-        final = self._outbox / f"{format_seq(seq)}.snapshot"
+        final = self._outbox.snapshot_path(seq)
+        if full_hashes is not None:
+            forget_full(self.directory.path)
         with map_os_errors(f"keep {final}"):
             publish(path, final)
         self._save(snapshot_txid=self.state.txid, snapshot_ms=seen_ms, log_bytes=0)
         if full_hashes is not None:
             self._remember_full(full_hashes)
-        return self._added(seq, final, is_snapshot=True)
 
     def keep(self, item: OutboxItem, *, cache_bytes_max: int) -> None:
         """Move what the store acknowledged to the cache, and evict the oldest beyond the limit."""
@@ -298,6 +293,12 @@ class Spool:
             self._outbox_bytes -= item.size_bytes
             item.path.rename(self._cache / item.path.name)
         self._evict(cache_bytes_max)
+
+    def discard_snapshot(self, item: OutboxItem) -> None:
+        """Remove a snapshot that cannot be stored; nothing leans on it."""
+        forget_full(self.directory.path)
+        with map_os_errors(f"remove {item.path}"):
+            item.path.unlink()
 
     def update(self, **changes: object) -> None:
         """Change fields of the state, durably."""
@@ -355,7 +356,9 @@ class Spool:
         state = self.state
         check(state.timeline is not None, "a snapshot belongs to a timeline")
         full = FullSnapshot(timeline=state.timeline or TimelineId(""), txid=state.txid, seen_ms=state.snapshot_ms)
-        save_full(self.directory.path, FullHashes(snapshot=full, hashes=hashes))
+        # Without it the next snapshot is a full one.
+        with suppress(SpoolError):
+            save_full(self.directory.path, FullHashes(snapshot=full, hashes=hashes))
 
     def _save(self, **changes: object) -> None:
         state = msgspec.structs.replace(self.state, **changes)
@@ -381,7 +384,7 @@ class Spool:
         self, path: Path, header: SegmentHeader, footer: SegmentFooter, entries: Iterator[JournalEntry]
     ) -> None:
         """Copy chunks into a segment, one at a time, and note them in the hash store."""
-        temporary = temporary_path(self._outbox, path.name)
+        temporary = temporary_path(self._outbox.folder, path.name)
         with temporary.open("wb") as file:
             offset = file.write(encode_segment_start(header))
             for entry in entries:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -62,12 +64,11 @@ class Attacher:
             DatabaseError: it cannot be protected.
 
         """
-        path = self._settings.path
         appeared = asyncio.Event()
         clock = self._parts.clock
         # An app that opens, recovers or closes the database locks it for a moment; only a lock that lasts is a setting.
         patient_until_s = clock.monotonic_s() + _LOCK_PATIENCE_S
-        with self._parts.watcher.watch(path.parent, frozenset({path.name, f"{path.name}-wal"}), appeared):
+        with self._watching(appeared):
             while not stop.is_set():
                 try:
                     return await self._open(state, mark)
@@ -135,6 +136,15 @@ class Attacher:
         self._told = ""
         return capture, evidence
 
+    @contextmanager
+    def _watching(self, appeared: asyncio.Event) -> Iterator[None]:
+        """Have the event set when the database comes or goes; of a link, both ends are watched."""
+        with ExitStack() as stack:
+            for path in {self._settings.path, self._settings.path.resolve()}:
+                names = frozenset({path.name, f"{path.name}-wal"})
+                stack.enter_context(self._parts.watcher.watch(path.parent, names, appeared))
+            yield
+
     def _may_pass(self, error: DatabaseError) -> bool:
         if isinstance(error, DatabaseBusy | DatabaseReplaced):
             return True
@@ -154,6 +164,7 @@ class Attacher:
 
 def _refuse_stale_wal(path: Path, state: LocalState) -> None:
     """Refuse a database beside which the -wal of the one before it still lies: SQLite would replay it into this one."""
+    path = path.resolve()
     try:
         wal = os.stat(f"{path}-wal")
         replaced = os.stat(path).st_ino != state.inode

@@ -103,7 +103,8 @@ class CompactionLoop:
 
     def _note(self, key: str, header: SegmentHeader, footer: SegmentFooter, size_bytes: int) -> None:
         self._compactor.note_segment(key, header, footer, size_bytes)
-        if self._retention is not None:
+        # What opens a timeline brings nothing that could expire: a day without a commit stays without a request.
+        if self._retention is not None and header.start is None:
             self._retention.note_stored()
         self._changed.set()
 

@@ -272,7 +272,7 @@ class Replicator:
         def close() -> None:
             self._parts.captures.remove(capture)
             # Where the end of the log is not proven it must stay: it may hold what was not captured.
-            capture.keeper.close(remove_wal=self._clean)
+            capture.close(remove_wal=self._clean)
 
         await self._parts.captures.run(close)
         self._attached = False

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from walrep.engine.inflight import task_group
+
 __all__ = ["unless", "wait_for_event"]
 
 T = TypeVar("T")
@@ -23,7 +25,7 @@ async def wait_for_event(event: asyncio.Event, timeout_s: float | None) -> bool:
 
 async def unless(event: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
     """Return what `work` returns; None, and `work` is cancelled, when the event is set first."""
-    async with asyncio.TaskGroup() as group:
+    async with task_group() as group:
         working, waiting = group.create_task(work), group.create_task(event.wait())
         await asyncio.wait((working, waiting), return_when=asyncio.FIRST_COMPLETED)
         working.cancel()

@@ -45,23 +45,28 @@ _DATABASE_HEADER_BYTES = 100
 
 
 class WalFiles:
-    """Read access to a database file, its -wal and its -shm."""
+    """Read access to a database file, its -wal and its -shm.
 
-    def __init__(self, path: Path) -> None:
+    `path` is the name that the database was given, perhaps a link, and `file` what it led to when it was opened. SQLite
+    follows links, too, and names the -wal and the -shm after the file.
+    """
+
+    def __init__(self, path: Path, file: Path) -> None:
         self.path = path
+        self.file = file
         self._fds: list[int] = []
         try:
-            self.shm_fd = self._open(f"{path}-shm")
-            self.wal_fd = self._open(f"{path}-wal")
-            self.db_fd = self._open(str(path))
+            self.shm_fd = self._open(f"{file}-shm")
+            self.wal_fd = self._open(f"{file}-wal")
+            self.db_fd = self._open(str(file))
             self._claim()
+            opened = os.fstat(self.db_fd)
+            self.device, self.inode = opened.st_dev, opened.st_ino
+            self.wal_inode = os.fstat(self.wal_fd).st_ino
+            self.page_size = self._find_page_size()
         except BaseException:
             self.close()
             raise
-        opened = os.fstat(self.db_fd)
-        self.device, self.inode = opened.st_dev, opened.st_ino
-        self.wal_inode = os.fstat(self.wal_fd).st_ino
-        self.page_size = self._find_page_size()
 
     def close(self) -> None:
         """Close the descriptors; both connections must be closed before. INV-03."""
@@ -85,7 +90,7 @@ class WalFiles:
                 return index
         raise DatabaseBusy(
             "the wal-index stays unreadable",
-            detail=f"{self.path}-shm",
+            detail=f"{self.file}-shm",
             hint="a process of the app was stopped while it committed, or a program wrote over the file",
         )
 
@@ -170,7 +175,7 @@ class WalFiles:
         if (now.st_dev, now.st_ino) != (self.device, self.inode):
             return "the path names another file"
         try:
-            if os.stat(f"{self.path}-wal").st_ino != self.wal_inode:
+            if os.stat(f"{self.file}-wal").st_ino != self.wal_inode:
                 return "the -wal file was replaced"
         except FileNotFoundError:
             return "the -wal file was removed"
