@@ -1,21 +1,24 @@
 """A case: one life that is disturbed at one call, what happens to the app meanwhile, and a life that goes on.
 
     kill:137:goes-on:0      walrep is killed before call 137; the app commits twice before walrep is started again
-    power:137:mixed:4       the power fails before call 137; what the disk keeps is drawn with seed 4
+    power:137:mixed:4       the power fails before call 137; what the disk keeps is drawn with seed 4 (`power.py`;
+                            "nothing": not even the state directory, for the test of these tests)
     ENOSPC:137:600:0        call 137 fails, and what follows it in the next 600 s; EIO likewise
 
-Each is run in a process of its own, forked from one that has everything imported (`python -m tests.crash.worker`).
+Each is run in a process of its own, forked from one that has everything imported (`tests.crash.worker`).
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -23,15 +26,16 @@ import msgspec
 
 from tests.crash.life import BEGIN_MS, AppPipe, Life, Place
 from tests.crash.points import Points, Strike
-from tests.crash.power import VARIANTS, SyncedDisk, Variant, cut_power, cut_wal
+from tests.crash.power import SyncedDisk, cut_power, cut_wal
+from tests.crash.running import ROOT, Report
 from tests.crash.verify import read_told, verify
 from walrep.errors import WalrepError
 
-__all__ = ["APP_MODES", "Case", "Report", "parse_case", "run_case"]
+__all__ = ["Case", "parse_case", "run_case"]
 
-ROOT = Path(__file__).resolve().parents[2]
-APP_MODES = ("goes-on", "stays", "dies", "restarts", "closes")
 _DOWN_MS = 60_000
+_LIFE_S = 120
+"""A life takes a second; one that is still there after this is stuck."""
 _LOG_RESTARTED = "the log was restarted"
 _KILLED, _DONE, _REFUSED = -9, 0, 3
 
@@ -49,18 +53,6 @@ class Case(msgspec.Struct, frozen=True):
         return f"{self.kind}:{self.number}:{self.detail}:{self.seed}"
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of a case. `point`: the call at which it was disturbed; `points`: how many were counted."""
-
-    case: str
-    point: str
-    points: int
-    timelines: int
-    restored: int
-    notes: list[str]
-    problems: list[str]
-
-
 def parse_case(text: str) -> Case:
     """Read the text form."""
     kind, number, detail, seed = text.split(":")
@@ -70,7 +62,7 @@ def parse_case(text: str) -> Case:
 def run_case(case: Case, folder: Path, points: Points) -> Report:
     """Run a case in a folder that is not there yet, and remove it unless there are problems."""
     place = Place(folder)
-    place.disk.mkdir(parents=True)
+    place.local.mkdir(parents=True)
     run = _Run(case, place, points)
     try:
         run.go()
@@ -138,7 +130,7 @@ class _Run:
         return Report(
             case=str(self.case),
             point=point.replace(f"{self.place.disk}/", ""),
-            points=len(lines),
+            calls=[] if number else [line.split(" ", 3)[2] for line in lines],
             timelines=self._timelines,
             restored=self._restored,
             notes=self.notes,
@@ -158,6 +150,7 @@ class _Run:
         sys.stdout.flush()
         child = os.fork()
         if child == 0:
+            signal.alarm(_LIFE_S)
             os._exit(self._child(number, begin_ms, strike))
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
@@ -167,7 +160,10 @@ class _Run:
         try:
             life = Life(place, self._app.pipe, points, number=number, begin_ms=begin_ms)
             if self.case.kind == "power" and number == 1:
-                points.synced = SyncedDisk(place.folder / "synced").note
+                synced = SyncedDisk(place.folder / "synced")
+                # What walrep does not make was there, durably.
+                synced.settle(place.disk)
+                points.synced, points.rested = synced.note, partial(synced.settle, place.disk)
             trace = place.trace if number == 1 else place.trace.with_suffix(".again")
             points.begin(place.disk, trace, strike)
             life.run(steps_done)
@@ -194,7 +190,7 @@ class _Run:
             self.notes.append((self.place.folder / "refused-1").read_text().splitlines()[0])
         if kind == "power":
             self._app.kill()
-            cut_power(self.place.disk, self.place.folder / "synced", _variant(detail), self._dice)
+            self._cut_power(detail)
             if self.case.seed % 2:
                 cut = cut_wal(self.place.database, self._dice)
                 self.notes.append(f"{cut} frames cut")
@@ -204,6 +200,13 @@ class _Run:
             self._meanwhile(detail)
         if kind != "power" or detail != "names":
             self._note(verify(self.place, now_ms=now_ms, sample=4).problems, "in between: ")
+
+    def _cut_power(self, variant: str) -> None:
+        place = self.place
+        if variant == "nothing":
+            shutil.rmtree(place.state)
+        else:
+            cut_power(place.disk, place.folder / "synced", variant, self._dice)
 
     def _meanwhile(self, mode: str) -> None:
         app = self._app
@@ -236,10 +239,6 @@ class _Run:
 
     def _note(self, problems: list[str], prefix: str) -> None:
         self.problems += [prefix + each for each in problems]
-
-
-def _variant(text: str) -> Variant:
-    return next(each for each in VARIANTS if each == text)
 
 
 @contextmanager

@@ -81,9 +81,14 @@ class Place(msgspec.Struct, frozen=True):
         return self.folder / "disk"
 
     @property
+    def local(self) -> Path:
+        """The directory in which walrep makes its state directory."""
+        return self.disk / "local"
+
+    @property
     def state(self) -> Path:
         """The state directory."""
-        return self.disk / "state"
+        return self.local / "state"
 
     @property
     def store(self) -> Path:

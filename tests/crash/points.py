@@ -21,13 +21,12 @@ from typing import Any, Literal
 import apsw
 import msgspec
 
-__all__ = ["CHANGING", "Points", "Strike", "install"]
+__all__ = ["Points", "Strike", "install"]
 
 StrikeKind = Literal["none", "kill", "ENOSPC", "EIO"]
 
-CHANGING = frozenset({"create", "write", "fsync", "rename", "link", "mkdir"})
-"""What a full or failing disk can refuse."""
-
+_CHANGING = frozenset({"create", "write", "fsync", "rename", "link", "mkdir"})
+_REST_MS = 60_000
 _FILLING = frozenset({"create", "write", "mkdir", "link"})
 _SQLITE = frozenset({"begin", "begin immediate", "rollback"})
 
@@ -47,6 +46,9 @@ class Points:
         self.root = ""
         self.now_ms: Callable[[], int] = lambda: 0
         self.synced: Callable[[int], None] = lambda _descriptor: None
+        self.rested: Callable[[], None] = lambda: None
+        """Called before a call that comes more than a minute after the one before."""
+        self._reached_ms = 0
         self._strike = Strike()
         self._struck_ms: int | None = None
         self._number = 0
@@ -64,7 +66,11 @@ class Points:
     def reach(self, call: str, path: object, size_bytes: int = 0) -> int:
         """Count a call; return how many of its bytes it may still write, or raise, or end the process."""
         self._number += 1
-        line = f"{self._number} {self.now_ms()} {call} {path}\n"
+        now_ms = self.now_ms()
+        if now_ms - self._reached_ms > _REST_MS:
+            self.rested()
+        self._reached_ms = now_ms
+        line = f"{self._number} {now_ms} {call} {path}\n"
         _REAL.write(self._trace, line.encode())
         strike = self._strike
         if strike.kind == "kill":
@@ -86,7 +92,7 @@ class Points:
         return self._number == self._strike.number or self.now_ms() - self._struck_ms < self._strike.for_s * 1000
 
     def _failing_calls(self) -> frozenset[str]:
-        return CHANGING if self._strike.kind == "EIO" else _FILLING
+        return _CHANGING if self._strike.kind == "EIO" else _FILLING
 
 
 _REAL: Any = SimpleNamespace(**vars(os), io_open=io.open, fcntl=fcntl.fcntl)

@@ -6,6 +6,8 @@ directory that is synced. `cut_power` makes the disk anew from that:
     synced      nothing but what was synced: contents by a sync of the file, names by a sync of their directory
     names       every name as it is, but only contents that were synced: a rename that overtook its content
     mixed       of each name and each content at random the synced one, the present one, or a part of it
+A file system writes everything back before long, asked or not: what has been left alone for a minute counts as synced
+(`SyncedDisk.settle`; the kernel's own limits are 5 s for names on ext4, and 30 s for contents).
 """
 
 from __future__ import annotations
@@ -15,14 +17,11 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
-from typing import Literal, get_args
 
 import msgspec
 
-__all__ = ["VARIANTS", "SyncedDisk", "Variant", "cut_power", "cut_wal"]
+__all__ = ["SyncedDisk", "cut_power", "cut_wal"]
 
-Variant = Literal["synced", "names", "mixed"]
-VARIANTS: tuple[Variant, ...] = get_args(Variant)
 
 _SHM_BACKFILLED = 96
 _WAL_HEADER_BYTES, _FRAME_HEADER_BYTES = 32, 24
@@ -58,7 +57,7 @@ class SyncedDisk:
         """Note a file or a directory that was just synced."""
         path = os.readlink(f"/proc/self/fd/{descriptor}")
         if os.path.isdir(path):
-            self._write(_Synced(directory=path, names=_names_in(path)))
+            self.note_names(Path(path))
             return
         self._count += 1
         kept = os.dup(descriptor)
@@ -67,11 +66,23 @@ class SyncedDisk:
         shutil.copyfile(f"/proc/self/fd/{kept}", self._folder / str(self._count))
         self._write(_Synced(inode=os.fstat(kept).st_ino, copy=str(self._count)))
 
+    def settle(self, disk: Path) -> None:
+        """Note everything as it is."""
+        self.note_names(disk)
+        for path in disk.rglob("*"):
+            descriptor = os.open(path, os.O_RDONLY)
+            self.note(descriptor)
+            os.close(descriptor)
+
+    def note_names(self, folder: Path) -> None:
+        """Note the names in a directory."""
+        self._write(_Synced(directory=str(folder), names=_names_in(str(folder))))
+
     def _write(self, line: _Synced) -> None:
         self._log.write(msgspec.json.encode(line) + b"\n")
 
 
-def cut_power(disk: Path, synced: Path, variant: Variant, dice: Random) -> None:
+def cut_power(disk: Path, synced: Path, variant: str, dice: Random) -> None:
     """Put in the place of `disk` what it would hold after a power cut."""
     rest = _Rest(disk, synced, variant, dice)
     made = disk.with_name("after-power-cut")
@@ -96,7 +107,7 @@ def cut_wal(database: Path, dice: Random) -> int:
 
 
 class _Rest:
-    def __init__(self, disk: Path, synced: Path, variant: Variant, dice: Random) -> None:
+    def __init__(self, disk: Path, synced: Path, variant: str, dice: Random) -> None:
         self._synced, self._variant, self._dice = synced, variant, dice
         self._copies: dict[int, Path] = {}
         self._names: dict[str, dict[str, _Entry]] = {}

@@ -1,4 +1,4 @@
-"""Runs cases one after the other: `python -m tests.crash.worker FOLDER`; cases come as lines, reports go as lines."""
+"""Runs cases one after the other: `python -m tests.crash.worker FOLDER CASE...`; a line of JSON is printed for each."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["main"]
 
 
 def main() -> int:
-    """Run what the lines say."""
+    """Run what the arguments say."""
     points = install()
     # Only now: what is imported keeps the functions that it finds.
     import msgspec
@@ -19,8 +19,7 @@ def main() -> int:
     from tests.crash.cases import parse_case, run_case
 
     folder = Path(sys.argv[1])
-    for line in sys.stdin:
-        text = line.strip()
+    for text in sys.argv[2:]:
         report = run_case(parse_case(text), folder / text.replace(":", "-"), points)
         print(msgspec.json.encode(report).decode(), flush=True)
     return 0
