@@ -6,7 +6,7 @@ READY := .venv/.ready
 PATHS := $(wildcard walrep tests benchmarks)
 
 .DEFAULT_GOAL := help
-.PHONY: help check test test-servers lint fast demo demo-s3 servers bench month soak mutants format clean
+.PHONY: help check test test-servers lint fast demo demo-s3 servers bench bench-quick month soak mutants format clean
 
 help:  ## Show this list
 	@grep -E '^[a-z0-9-]+:.*##' Makefile | sed -E 's/^([a-z0-9-]+):[^#]*## */\1\t/' | expand -t 12
@@ -44,8 +44,13 @@ demo: $(READY)  ## Replicate a small app's database to a folder and restore it t
 demo-s3: $(READY)  ## The same with a bucket of a real S3 server on this machine
 	$(BIN)/python -m tests.store.demo
 
-bench: $(READY)  ## Run the benchmarks and print their table
+bench: $(READY)  ## The benchmarks: the small ones, then walrep beside other ways to protect a database, under 40 minutes
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks compare
+
+bench-quick: $(READY)  ## walrep beside other ways to protect a database: a look of three minutes
+	$(BIN)/python -m benchmarks compare --quick
 
 month: $(READY)  ## 30 days in virtual time, idle, steady, in bursts: objects, requests, bytes, 100 restores of each
 	$(BIN)/python -m benchmarks.month

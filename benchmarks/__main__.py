@@ -1,4 +1,7 @@
-"""Run benchmarks: `python -m benchmarks [name ...] [--quick] [--json FILE]`. Without names, all of them."""
+"""Run benchmarks: `python -m benchmarks [name ...] [--quick] [--json FILE]`. Without names, all of them.
+
+`python -m benchmarks compare` is a program of its own: walrep beside other ways to protect the same database.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from pathlib import Path
 
 from benchmarks import encode, idle, restore, s3, size, writers
 from benchmarks.children import ROOT
+from benchmarks.compare import command
 from benchmarks.report import Row, machine, save, show
 from benchmarks.settings import Settings
 
@@ -26,6 +30,8 @@ BENCHMARKS: dict[str, Callable[[Settings], list[Row]]] = {
 
 def main() -> int:
     """Run what is asked for; the exit code is 0 also when a target is missed, because machines wobble."""
+    if sys.argv[1:2] == ["compare"]:
+        return command.main(sys.argv[2:])
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="name", help=", ".join(BENCHMARKS))
     parser.add_argument("--quick", action="store_true", help="shorter and smaller: a look, not a result")

@@ -67,7 +67,7 @@ def _rows(
             zstd_s,
         )
     ]
-    targets = {"none": (1.5, None), "quick": (None, 3.0), "full": (None, None)}
+    targets = {"none": (1.2, None), "quick": (None, 2.5), "full": (None, None)}
     for check, answers in restores.items():
         phases = {name: float(np.median([a["seconds"][name] for a in answers])) for name in answers[0]["seconds"]}
         note = ", ".join(f"{name} {value:.2f}" for name, value in phases.items())

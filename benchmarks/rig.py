@@ -75,12 +75,13 @@ class Rig:
         self.spool.open_timeline(timeline, TimelineStart(reason="benchmark"), page_size, now_ms)
         header = SnapshotHeader(replica=NONCE, timeline=timeline, writer=writer, created_ms=now_ms, page_size=page_size)
         base = BaseCopy(self.capture.reader, self.directory.path / "base.part", header, self.spool.room)
+        # A keeper begins at a sweep; until then a lock stands in for it, and no base is made.
         while not base.begin():
-            pass
+            self.capture.tick()
         while base.copy_slice():
             pass
         while not base.overlay(Seq(self.spool.state.next_seq - 1)):
-            pass
+            self.capture.tick()
         base.close()
         state = _state_after(self.spool.state, self.capture, base)
         self.spool.begin_timeline(base.path, state, self.capture.reader.encoder.hashes.to_bytes())

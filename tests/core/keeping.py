@@ -79,6 +79,7 @@ class KeptPlace(Place):
         last_ms, last_txid = self._last
         facts = SnapshotFacts(
             identity="",
+            now_ms=self.now_ms,
             last_ms=last_ms,
             last_txid=Txid(last_txid),
             txid=Txid(self.txid),

@@ -23,7 +23,7 @@ import msgspec
 __all__ = ["SyncedDisk", "cut_power", "cut_wal"]
 
 
-_SHM_BACKFILLED = 96
+_SHM_BACKFILLED, _SHM_ATTEMPTED = 96, 128
 _WAL_HEADER_BYTES, _FRAME_HEADER_BYTES = 32, 24
 
 
@@ -97,10 +97,11 @@ def cut_wal(database: Path, dice: Random) -> int:
     if not wal.exists() or not shm.exists() or wal.stat().st_size < _WAL_HEADER_BYTES:
         return 0
     index = shm.read_bytes()
-    backfilled = int.from_bytes(index[_SHM_BACKFILLED : _SHM_BACKFILLED + 4], "little")
+    # Before a checkpoint copies frames it syncs the log, so those are there.
+    synced = max(int.from_bytes(index[at : at + 4], "little") for at in (_SHM_BACKFILLED, _SHM_ATTEMPTED))
     valid = int.from_bytes(index[16:20], "little")
     page_bytes = int.from_bytes(wal.read_bytes()[8:12], "big")
-    kept = dice.randint(backfilled, valid)
+    kept = dice.randint(min(synced, valid), valid)
     os.truncate(wal, _WAL_HEADER_BYTES + kept * (page_bytes + _FRAME_HEADER_BYTES))
     shm.unlink()
     return valid - kept

@@ -57,7 +57,7 @@ def run_scenario(
     plan = scenario.make_plan(str(folder / "app.db"), seed)
     if engine is not None:
         plan = msgspec.structs.replace(plan, engine="apsw", engine_path=str(engine))
-    stage = Stage(folder, plan, seconds=seconds, options=scenario.options)
+    stage = Stage(folder, plan, seconds=seconds, options=scenario.options, snapshot_s=scenario.snapshot_s)
     problems = record.problems = []
     try:
         scenario.play(stage)

@@ -24,9 +24,9 @@ Order of the cases below:
    of the app is what holds the checkpoint back: the lock would be wasted; an alarm is raised instead (INV-06).
 
 
-A blocking checkpoint holds both locks as long as it waits, so nobody commits meanwhile. One process with both, or one of
-another container, of which the kernel does not tell the process, can also be a PASSIVE in one thread and a writer in
-another. Those let go now and then, or commit; so what counts is what lasts (`Standstill`).
+A blocking checkpoint holds both locks as long as it waits, so nobody commits meanwhile. One process with both, or two
+of another container, which the kernel does not tell apart, can also be a PASSIVE in one thread and a writer in another.
+Those let go now and then, or commit; so what counts is what lasts (`Standstill`).
 """
 
 from __future__ import annotations

@@ -100,6 +100,15 @@ class PageHashes:
             self.highest = page_count
         self.page_count = page_count
 
+    def missing_page(self, lock_page: int) -> int | None:
+        """Return the first page of the database that has no hash although it is not the lock-byte page; None if all do.
+
+        INV-28: such a page was never read, and the state does not describe a database.
+        """
+        self.reserve(self.page_count)
+        absent = np.flatnonzero(np.frombuffer(self.slots, np.uint64, count=self.page_count + 1) == 0)
+        return next((int(pgno) for pgno in absent if pgno not in (0, lock_page)), None)
+
     def rebuild(self) -> None:
         """Compute the checksum anew from all slots."""
         self.checksum = self._xor(0, len(self.slots))

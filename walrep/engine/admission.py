@@ -18,9 +18,10 @@ from walrep.core.objects import SegmentHeader, StoreFacts
 from walrep.core.state import LocalState
 from walrep.core.target import format_duration, format_time
 from walrep.core.units import Seq
+from walrep.disk.peek import segment_ends
 from walrep.disk.spool import Spool
 from walrep.disk.state import StateDirectory
-from walrep.engine.lineage import ReplicaClaim, check_store, find_rivals
+from walrep.engine.lineage import ReplicaClaim, check_store, find_rivals, refuse_foreign
 from walrep.engine.outage import Outage
 from walrep.engine.parts import EngineParts
 from walrep.engine.settings import DatabaseSettings
@@ -64,6 +65,9 @@ class Admission:
         spool = self._spool(directory, state)
         try:
             await self._check(spool)
+            if may_adopt:
+                # Left to the PUT, the conflict would come too late to adopt anything.
+                await refuse_foreign(self._store, state, await self._on_worker(partial(_waiting_headers, spool)))
         except ReplicaConflict:
             if not may_adopt:
                 raise
@@ -161,6 +165,10 @@ class Admission:
 
     def _alarm(self, key: AlarmKey, message: str, hint: str) -> None:
         self._parts.report(Alarm(database=str(self._settings.path), key=key, message=message, hint=hint))
+
+
+def _waiting_headers(spool: Spool) -> list[SegmentHeader]:
+    return [segment_ends(item.path)[0] for item in spool.outbox() if not item.is_snapshot]
 
 
 def _sequence(spool: Spool) -> tuple[LocalState, list[Seq]]:

@@ -31,7 +31,7 @@ from walrep.engine.settings import DatabaseSettings
 from walrep.errors import CorruptObject, ObjectNotFound, PreconditionFailed, ReplicaConflict
 from walrep.store.base import Store
 
-__all__ = ["ReplicaClaim", "check_store", "find_rivals", "read_replica_info"]
+__all__ = ["ReplicaClaim", "check_store", "find_rivals", "read_replica_info", "refuse_foreign"]
 
 T = TypeVar("T")
 
@@ -183,6 +183,22 @@ async def _check_store(store: Store, state: LocalState, waiting: list[Seq]) -> l
     if foreign is not None:
         raise conflict_with(await _header(store, foreign))
     return []
+
+
+async def refuse_foreign(store: Store, state: LocalState, waiting: list[SegmentHeader]) -> None:
+    """Compare what waits in the outbox with what the store has under the same numbers; one GET for each of them.
+
+    Such a segment was stored and its acknowledgement lost, or it is another writer's, which only its header tells.
+
+    Raises:
+        ReplicaConflict: another writer has taken over.
+
+    """
+    for ours in waiting:
+        with suppress(ObjectNotFound):
+            there = await _header(store, SegmentName(ours.seq, state.segment_nonce()))
+            if there != ours:
+                raise conflict_with(there)
 
 
 async def find_rivals(store: Store, state: LocalState, after: Seq) -> list[SegmentHeader]:

@@ -27,7 +27,7 @@ from walrep.engine.parts import EngineParts, OpenedStore
 from walrep.engine.settings import DatabaseSettings
 from walrep.engine.spooler import Spooler
 from walrep.engine.waiting import wait_for_event
-from walrep.errors import PreconditionFailed
+from walrep.errors import ObjectNotFound, PreconditionFailed
 
 __all__ = ["Gate", "Shipper"]
 
@@ -224,6 +224,7 @@ class Shipper:
             there = await self._outage.wait_out(partial(self._store.head, snapshot_key(name)))
             if there.size_bytes != item.size_bytes:
                 raise
+        await self._keep(item)
         self._parts.report(
             SnapshotWritten(
                 database=str(self._settings.path),
@@ -235,20 +236,31 @@ class Shipper:
                 seconds=self._parts.clock.monotonic_s() - began_s,
             )
         )
-        await self._keep(item)
         return Position(header.timeline, footer.txid, Checksum(footer.checksum))
 
     async def _put_segment(self, item: OutboxItem, header: SegmentHeader) -> None:
         state = self._spool.state
         key = segment_key(item.seq, state.segment_nonce())
+        # A copy of this state on another host has the same nonce, and would be overwritten. INV-20
+        if not state.creates_only and await self._is_stored(key, header):
+            return
         try:
             await self._store.put(key, item.path, if_absent=state.creates_only)
-        except PreconditionFailed as error:
+        except PreconditionFailed:
             # A lost response looks the same as another writer: only the object tells.
+            if not await self._is_stored(key, header):
+                raise
+
+    async def _is_stored(self, key: str, header: SegmentHeader) -> bool:
+        """Say whether the store has a segment; raises `ReplicaConflict` if it has another writer's under the key."""
+        try:
             head = await self._outage.wait_out(partial(self._store.get, key, length=_HEADER_BYTES))
-            there = parse_segment_header(head)
-            if there != header:
-                raise conflict_with(there) from error
+        except ObjectNotFound:
+            return False
+        there = parse_segment_header(head)
+        if there != header:
+            raise conflict_with(there)
+        return True
 
     def _report_flush(self, item: OutboxItem, header: SegmentHeader, footer: SegmentFooter) -> None:
         if header.start is not None:

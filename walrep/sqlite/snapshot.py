@@ -37,7 +37,7 @@ from walrep.core.snapshot import (
     encode_snapshot_start,
     snapshot_block_pages,
 )
-from walrep.core.units import Seq, Txid
+from walrep.core.units import Seq, Txid, lock_byte_page
 from walrep.disk.atomic import map_os_errors
 from walrep.disk.room import DiskRoom
 from walrep.errors import DatabaseBusy, SnapshotFailed, SpoolFull, check
@@ -129,6 +129,7 @@ class SnapshotCopy:
 
         Raises:
             SnapshotFailed: it did not get on for a while.
+            CaptureBroken: what was captured lacks a page (INV-28).
 
         """
         self.is_held_up = not self._is_captured()
@@ -148,6 +149,9 @@ class SnapshotCopy:
             self._require_progress("the app changes pages faster than they are copied")
             return False
         encoder = self._reader.encoder
+        missing = encoder.hashes.missing_page(lock_byte_page(self.header.page_size))
+        if missing is not None:
+            raise self._reader.files.missing_page(missing)
         self.txid, self.checksum = Txid(encoder.txid), encoder.hashes.checksum
         self.page_count, self.seen_ms = encoder.hashes.page_count, self._reader.looked_ms
         return True

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -29,9 +30,9 @@ from walrep.core.wal import (
     wal_index_page_slots,
 )
 from walrep.core.walsum import FRAME_HEADER_BYTES, frame_headers, valid_frame_count
-from walrep.errors import DatabaseBusy, DatabaseInUse, NotADatabase
+from walrep.errors import CaptureBroken, DatabaseBusy, DatabaseInUse, NotADatabase
 
-__all__ = ["CHECKPOINT_LOCK", "WRITE_LOCK", "WalFiles"]
+__all__ = ["CHECKPOINT_LOCK", "WRITE_LOCK", "WalFiles", "read_fully"]
 
 WRITE_LOCK = 120
 CHECKPOINT_LOCK = 121
@@ -42,6 +43,18 @@ _READ_MARK_LOCKS = (127, 126, 125, 124)
 
 _FLOCK = struct.Struct("hhqqi4x")
 _DATABASE_HEADER_BYTES = 100
+
+
+def read_fully(descriptor: int, count: int, offset: int, pread: Callable[[int, int, int], bytes] = os.pread) -> bytes:
+    """Return `count` bytes of a file, fewer only where it ends.
+
+    A read that returns less than was asked for is no end: the kernel does so when a later sector cannot be read, and
+    the next read then fails.
+    """
+    data = pread(descriptor, count, offset)
+    while 0 < len(data) < count and (more := pread(descriptor, count - len(data), offset + len(data))):
+        data += more
+    return data
 
 
 class WalFiles:
@@ -112,9 +125,21 @@ class WalFiles:
         return int.from_bytes(header[16:20], "big"), int.from_bytes(header[20:24], "big")
 
     def file_page(self, pgno: int) -> bytes:
-        """Return a page of the database file, zero-filled if the file ends before it."""
-        page = os.pread(self.db_fd, self.page_size, (pgno - 1) * self.page_size)
-        return page if len(page) == self.page_size else page.ljust(self.page_size, b"\0")
+        """Return a page of the database file; less where the file ends before its end."""
+        return os.pread(self.db_fd, self.page_size, (pgno - 1) * self.page_size)
+
+    def file_pages(self, first_pgno: int, count: int) -> bytes:
+        """Return `count` whole pages of the database file from page `first_pgno`, fewer where the file ends. INV-28."""
+        data = read_fully(self.db_fd, count * self.page_size, (first_pgno - 1) * self.page_size)
+        return data[: len(data) - len(data) % self.page_size]
+
+    def missing_page(self, pgno: int) -> CaptureBroken:
+        """Return the error that a page of the database stands nowhere. INV-28."""
+        return CaptureBroken(
+            f"page {pgno} of the database is neither in the file nor in the log",
+            detail=str(self.path),
+            hint="the file was cut behind SQLite's back, or the disk is failing; check it with `pragma integrity_check`",
+        )
 
     def index_pgnos(self, first: int, count: int) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:
         """Return the page numbers that the wal-index has for `count` frames from number `first`."""
