@@ -23,7 +23,7 @@ from xxhash import xxh3_64_intdigest
 from walrep.core.journal import JournalEntry, apply_entry, decode_entry, encode_entry
 from walrep.core.pages import PageHashes
 from walrep.core.state import STATE_FORMAT, LocalState
-from walrep.disk.atomic import map_os_errors, write_atomic
+from walrep.disk.atomic import fsync_directory, map_os_errors, write_atomic
 from walrep.disk.log import AppendLog, read_records
 from walrep.errors import DatabaseInUse, SpoolError
 
@@ -39,7 +39,7 @@ class StateDirectory:
     def __init__(self, path: Path) -> None:
         self.path = path
         with map_os_errors(f"use {path}"):
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _make_durably(path)
             self._lock_fd = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -116,6 +116,15 @@ def is_in_use(state_dir: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
+
+
+def _make_durably(path: Path) -> None:
+    """Make a directory, and those above it: lost in a power cut it would leave a replica that nobody may go on with."""
+    missing = [each for each in (path, *path.parents) if not each.exists()]
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # One that was there may have been made by a walrep that was killed before its sync.
+    for each in {path.parent, *(each.parent for each in missing)}:
+        fsync_directory(each)
 
 
 class HashStore:
