@@ -22,8 +22,9 @@ from walrep.core.objects import SnapshotFooter, SnapshotHeader, TimelineStart, W
 from walrep.core.snapshot import encode_snapshot_end, encode_snapshot_pages, encode_snapshot_start
 from walrep.core.state import STATE_FORMAT, CaptureMark, LocalState
 from walrep.core.units import Checksum, Seq, TimelineId, Txid, make_timeline_id
+from walrep.disk.outbox import OutboxItem
 from walrep.disk.peek import snapshot_ends
-from walrep.disk.spool import OutboxItem, Recovered, Sealed, Spool
+from walrep.disk.spool import Recovered, Sealed, Spool
 from walrep.disk.state import StateDirectory
 from walrep.testing.replay import ReplayedState, list_timelines, replay
 

@@ -18,8 +18,9 @@ from walrep.core.names import SnapshotName, segment_key, snapshot_key
 from walrep.core.objects import SegmentFooter, SegmentHeader
 from walrep.core.state import LocalState
 from walrep.core.units import Checksum, Position, Seq
+from walrep.disk.outbox import OutboxItem
 from walrep.disk.peek import parse_segment_header, segment_ends, snapshot_ends
-from walrep.disk.spool import OutboxItem, Sealed, Spool
+from walrep.disk.spool import Sealed, Spool
 from walrep.engine.outage import Outage
 from walrep.engine.parts import EngineParts, OpenedStore
 from walrep.engine.settings import DatabaseSettings

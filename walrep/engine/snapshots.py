@@ -19,7 +19,8 @@ from walrep.core.objects import SnapshotHeader
 from walrep.core.snapshots import SnapshotFacts, plan_kind, plan_snapshot
 from walrep.core.units import Seq, TimelineId
 from walrep.disk.full import FullHashes, load_full
-from walrep.disk.spool import SNAPSHOT_PART, OutboxItem, Sealed, Spool
+from walrep.disk.outbox import OutboxItem
+from walrep.disk.spool import SNAPSHOT_PART, Sealed, Spool
 from walrep.engine.asking import SNAPSHOT_REQUEST, SnapshotAnswer, SnapshotRequest, answer_request, read_request
 from walrep.engine.inflight import task_group
 from walrep.engine.parts import EngineParts

@@ -12,7 +12,8 @@ from walrep.core.events import TimelineBegan
 from walrep.core.objects import SnapshotHeader, TimelineStart
 from walrep.core.state import LocalState
 from walrep.core.units import Checksum, Seq, Txid, make_timeline_id
-from walrep.disk.spool import BASE_PART, OutboxItem, Spool
+from walrep.disk.outbox import OutboxItem
+from walrep.disk.spool import BASE_PART, Spool
 from walrep.engine.parts import EngineParts
 from walrep.engine.settings import DatabaseSettings
 from walrep.engine.shipping import Shipper
