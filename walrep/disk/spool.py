@@ -46,6 +46,9 @@ BASE_PART = "base.part"
 SNAPSHOT_PART = "snapshot.part"
 """The same of a snapshot of a timeline that is captured."""
 
+_OPENING_BYTES = 4096
+"""More than a segment takes that only opens a timeline."""
+
 
 class Sealed(msgspec.Struct, frozen=True, kw_only=True):
     """A segment that was sealed."""
@@ -205,6 +208,7 @@ class Spool:
     def open_timeline(self, timeline: TimelineId, start: TimelineStart, page_size: int, created_ms: int) -> OutboxItem:
         """Put the segment that opens a timeline into the outbox. The state keeps the old timeline until the base is."""
         check(self.totals.last is None, "what the old timeline captured is sealed first")
+        self._require_room(_OPENING_BYTES)
         seq = self.state.next_seq
         header = SegmentHeader(
             replica=self.state.replica,
