@@ -16,6 +16,7 @@ from walrep.engine.settings import DatabaseSettings
 from walrep.engine.waiting import wait_for_event
 from walrep.errors import DatabaseBusy, DatabaseError, DatabaseInUse, DatabaseMissing, DatabaseReplaced
 from walrep.sqlite.capture import Capture
+from walrep.sqlite.failures import map_database_errors
 from walrep.sqlite.keeper import Keeper
 from walrep.sqlite.preflight import check_database_file
 
@@ -112,7 +113,8 @@ class Attacher:
         settings, parts = self._settings, self._parts
         path, enable_wal = settings.path, settings.enable_wal
         await self.check()
-        await parts.runner.run(partial(_refuse_stale_wal, path, state))
+        with map_database_errors(path):
+            await parts.runner.run(partial(_refuse_stale_wal, path, state))
 
         def attach() -> tuple[Capture, Attached, ResumeEvidence | None]:
             keeper = Keeper(path, enable_wal=enable_wal)

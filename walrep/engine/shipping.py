@@ -65,6 +65,8 @@ class Shipper:
         """Set while a timeline is being captured."""
         self.admitted = asyncio.Event()
         """Set when uploads are allowed."""
+        self.captures = asyncio.Event()
+        """Set when transactions are captured for the first time, by a timeline that has its base."""
         self.stored: Callable[[str, SegmentHeader, SegmentFooter, int], None] | None = None
         """Called with key, ends and size of every segment that was stored."""
         self._parts = parts

@@ -202,7 +202,8 @@ class Snapshotter:
             more = await parts.runner.run(copy.copy_slice)
             # Nobody waits for a snapshot: the app has the disk for at least half of the time.
             await clock.sleep(clock.monotonic_s() - began_s)
-        await parts.runner.run(copy.sync)
+        if not ended.is_set():
+            await parts.runner.run(copy.sync)
         while not ended.is_set():
             published = await parts.captures.run(partial(self._publish_if_ready, copy))
             if published is not None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from walrep.core.objects import SnapshotFooter, SnapshotHeader
@@ -28,6 +29,7 @@ from walrep.core.units import Seq, Txid, lock_byte_page
 from walrep.disk.atomic import map_os_errors
 from walrep.disk.room import DiskRoom
 from walrep.errors import SpoolFull, check
+from walrep.sqlite.failures import map_database_errors
 from walrep.sqlite.reader import LogReader
 
 __all__ = ["BaseCopy"]
@@ -59,7 +61,11 @@ class BaseCopy:
         self._offset = 0
         with map_os_errors(f"create {path}"):
             self._file = path.open("wb")
-        self._write(encode_snapshot_start(header))
+        try:
+            self._write(encode_snapshot_start(header))
+        except BaseException:
+            self.abandon()
+            raise
 
     def begin(self) -> bool:
         """Note what is dirty when the copy begins; False if not everything committed could be captured yet."""
@@ -76,7 +82,9 @@ class BaseCopy:
         page_size = self._page_size
         slice_pages = max(1, _SLICE_BYTES // page_size)
         offset = (self._next_pgno - 1) * page_size
-        data = os.pread(self._reader.files.db_fd, slice_pages * page_size, offset)
+        files = self._reader.files
+        with map_database_errors(files.path):
+            data = os.pread(files.db_fd, slice_pages * page_size, offset)
         view = memoryview(data)
         count = len(data) // page_size
         for start in range(0, count, self._block_pages):
@@ -127,8 +135,11 @@ class BaseCopy:
 
     def abandon(self) -> None:
         """Remove the unfinished file."""
-        self._file.close()
-        self.path.unlink(missing_ok=True)
+        # To close it writes what is left in memory, for which a full disk has no room.
+        with suppress(OSError):
+            self._file.close()
+        with suppress(OSError):
+            self.path.unlink(missing_ok=True)
         self._reader.dirty = None
 
     def _settled(self, pgnos: Sequence[int]) -> list[bytes]:
@@ -177,6 +188,7 @@ class BaseCopy:
                 "the disk is almost full",
                 detail=str(self.path),
                 hint="make room for a compressed copy of the database, or move the state with state-dir",
+                room_bytes=self._offset + len(data) + _SLICE_BYTES,
             )
         with map_os_errors(f"write {self.path}"):
             self._file.write(data)

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,7 @@ from walrep.core.units import Seq, Txid
 from walrep.disk.atomic import map_os_errors
 from walrep.disk.room import DiskRoom
 from walrep.errors import SpoolFull, check
+from walrep.sqlite.failures import map_database_errors
 from walrep.sqlite.reader import LogReader
 
 __all__ = ["HashArray", "SnapshotCopy", "differing_pages"]
@@ -152,8 +154,11 @@ class SnapshotCopy:
 
     def abandon(self) -> None:
         """Remove the file, unless it is finished and was put elsewhere."""
-        self._file.close()
-        self.path.unlink(missing_ok=True)
+        # To close it writes what is left in memory, for which a full disk has no room.
+        with suppress(OSError):
+            self._file.close()
+        with suppress(OSError):
+            self.path.unlink(missing_ok=True)
 
     def _is_captured(self) -> bool:
         reader = self._reader
@@ -163,12 +168,13 @@ class SnapshotCopy:
 
     def _file_pages(self, pgnos: npt.NDArray[np.intp]) -> Iterator[tuple[int, memoryview]]:
         """Yield pages of the file, with one read for each run of them; what is beyond its end is left out."""
-        page_size = self.header.page_size
+        files, page_size = self._reader.files, self.header.page_size
         for run in np.split(pgnos, np.flatnonzero(np.diff(pgnos) != 1) + 1):
             if not len(run):
                 continue
             first = int(run[0])
-            data = os.pread(self._reader.files.db_fd, len(run) * page_size, (first - 1) * page_size)
+            with map_database_errors(files.path):
+                data = os.pread(files.db_fd, len(run) * page_size, (first - 1) * page_size)
             view = memoryview(data)
             for index in range(len(data) // page_size):
                 yield first + index, view[index * page_size : (index + 1) * page_size]
