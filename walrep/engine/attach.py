@@ -11,6 +11,7 @@ from walrep.core.events import Alarm, AlarmKey, Attached, Resumed
 from walrep.core.resume import ResumeEvidence, ResumeKind, ResumePlan, plan_resume
 from walrep.core.state import CaptureMark, LocalState
 from walrep.disk.spool import Recovered
+from walrep.engine.descriptors import check_descriptors
 from walrep.engine.parts import EngineParts
 from walrep.engine.settings import DatabaseSettings
 from walrep.engine.waiting import wait_for_event
@@ -117,6 +118,7 @@ class Attacher:
             await parts.runner.run(partial(_refuse_stale_wal, path, state))
 
         def attach() -> tuple[Capture, Attached, ResumeEvidence | None]:
+            check_descriptors()
             keeper = Keeper(path, enable_wal=enable_wal)
             try:
                 index = keeper.files.index()

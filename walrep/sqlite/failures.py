@@ -24,7 +24,7 @@ _HINTS = {
     errno.EACCES: "let the user that walrep runs as read and write the database, its -wal, its -shm and their folder",
     errno.EPERM: "let the user that walrep runs as read and write the database, its -wal, its -shm and their folder",
     errno.EIO: "the disk reports an error; look in the kernel log before anything else",
-    errno.EMFILE: "raise the hard limit of open files (ulimit -Hn): a database takes about a dozen",
+    errno.EMFILE: "raise the hard limit of open files (ulimit -Hn): a database takes ten and more",
     errno.ENFILE: "raise the system's limit of open files (fs.file-max)",
     errno.ENOENT: "it vanished while it was looked at; check the path",
     errno.ENOTDIR: "a part of the path is a file, not a directory",
@@ -69,7 +69,7 @@ def _of_the_system(error: OSError, path: Path) -> DatabaseBusy | DatabaseMissing
     if code in _GONE:
         return DatabaseMissing("the database is not there any more", detail=detail, hint=hint)
     if code in _PASSES:
-        return DatabaseBusy("the system has no room for the database now", detail=detail, hint=hint)
+        return DatabaseBusy("the system cannot take up the database now", detail=detail, hint=hint)
     return DatabaseUnreadable("the files of the database cannot be used", detail=detail, hint=hint)
 
 
