@@ -16,6 +16,7 @@ from tests.engine.protection import App, Protection
 from tests.engine.shipment import images_in
 from walrep.clock import SystemClock
 from walrep.core.events import Alarm, Attached, Detached, Event, Flushed, SnapshotWritten, Stopping, TimelineBegan
+from walrep.core.flush import FlushPolicy
 
 _BIG = """
 import sys, apsw
@@ -192,11 +193,14 @@ async def test_a_stop_does_not_wait_longer_than_the_deadline_for_the_end_of_a_tr
     app: App, protection: Protection, held: HeldWorker
 ) -> None:
     protection.deadline_s = 0.3
+    # Nothing else is sealed meanwhile.
+    protection.change(flush=FlushPolicy(rpo_s=60.0, first_commit_s=0.02))
     async with protection.running():
-        await protection.commit_and_flush(app, 2)
+        await protection.commit_and_flush(app, 1)
         held.hold()
         await asyncio.to_thread(commit_big, app.path)
-        await held.until_waiting(2)
+        # 2 MiB each; then the queue is full, and no more is captured.
+        await held.until_waiting(8)
         protection.quit()
         await protection.until(Stopping)
         # It was asked to seal at the end of the transaction; now it is asked to seal whatever there is.
