@@ -28,6 +28,7 @@ from walrep.store.base import Store
 __all__ = ["CompactionLoop"]
 
 _AGAIN_S = 60.0
+_BEGIN_S = 60.0
 
 
 class CompactionLoop:
@@ -58,6 +59,8 @@ class CompactionLoop:
     async def run(self) -> None:
         """Compact for ever, once uploads are allowed."""
         await self._shipper.admitted.wait()
+        # What a timeline begins with is looked at together with the rest, unless that takes long.
+        await wait_for_event(self._shipper.captures, _BEGIN_S)
         is_loaded = False
         while True:
             wait_s: float | None = _AGAIN_S

@@ -68,6 +68,8 @@ class Shipper:
         """Set when uploads are allowed."""
         self.sealing = asyncio.Lock()
         """Held from before a segment is sealed until it is queued, so that segments are queued in order (INV-17)."""
+        self.captures = asyncio.Event()
+        """Set when transactions are captured for the first time, by a timeline that has its base."""
         self.stored: Callable[[str, SegmentHeader, SegmentFooter, int], None] | None = None
         """Called with key, ends and size of every segment that was stored."""
         self._parts = parts
