@@ -55,6 +55,9 @@ class CompactionLoop:
         policy = settings.retention
         self._retention = None if policy is None else DailyRetention(janitor, policy, parts.clock)
         shipper.stored = self._note
+        if self._retention is not None:
+            # It makes logs superfluous, also if nothing is committed any more.
+            shipper.snapshot_stored = self._retention.note_stored
 
     async def run(self) -> None:
         """Compact for ever, once uploads are allowed."""

@@ -41,7 +41,6 @@ from walrep.core.units import Seq, Txid, lock_byte_page
 from walrep.disk.atomic import map_os_errors
 from walrep.disk.room import DiskRoom
 from walrep.errors import DatabaseBusy, SnapshotFailed, SpoolFull, check
-from walrep.sqlite.failures import map_database_errors
 from walrep.sqlite.reader import LogReader
 
 __all__ = ["HashArray", "SnapshotCopy", "differing_pages"]
@@ -227,8 +226,8 @@ class SnapshotCopy:
             if not len(run):
                 continue
             first = int(run[0])
-            with map_database_errors(self._reader.files.path):
-                data = os.pread(self._reader.files.db_fd, len(run) * page_size, (first - 1) * page_size)
+            with map_os_errors("read the database for a snapshot"):
+                data = self._reader.files.file_pages(first, len(run))
             view = memoryview(data)
             for index in range(len(data) // page_size):
                 yield start + index, first + index, view[index * page_size : (index + 1) * page_size]
