@@ -21,13 +21,13 @@ _WAIT_S = 0.02
 class Apps:
     """What writes the database; `entry` is the image that it has."""
 
-    def __init__(self, stage: Stage, database: Path, entry: Entry | None = None) -> None:
-        self.entry = entry
+    def __init__(self, stage: Stage, database: Path) -> None:
+        self.entry: Entry | None = None
         self.database = database
         self.transactions: dict[Place, str] = {}
         """What is open: "read" or "write"."""
         self.touched = False
-        """Whether anything was done to the files since this was last set to False."""
+        """Whether anything was done to the files since walrep looked at them."""
         self._stage = stage
         self._processes: dict[int, Child] = {}
         self._connections: set[Place] = set()
@@ -39,6 +39,10 @@ class Apps:
     def is_open(self) -> bool:
         """Whether any process has a connection."""
         return bool(self._connections)
+
+    def take_copy(self, other: Apps) -> None:
+        """Be the apps of a copy of the other ones' files, made at this moment."""
+        self.entry, self._hidden = other.entry, other._hidden
 
     def create(self) -> None:
         """Make the database."""

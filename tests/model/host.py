@@ -88,7 +88,7 @@ class Host:
         )
         if flag:
             self.excuses.add(flag)
-        self.ended, self.detached = None, None
+        self.ended, self.detached, self._is_attached = None, None, False
         self._walrep = stage.nursery.spawn("walrep", msgspec.to_builtins(config))
         self._began_s = stage.clock.monotonic_s()
         self.limit_disk(self.disk_limit)
@@ -105,6 +105,8 @@ class Host:
             walrep.channel.send("advance", seconds, notice)
             while self._answer(walrep):
                 pass
+            if notice and self._is_attached:
+                self.apps.touched = False
         except (EOFError, OSError):
             # It died where it was told to.
             self.excuses.add("killed within a step")
@@ -144,7 +146,6 @@ class Host:
         if self._walrep is not None:
             self._walrep.kill()
             self._walrep = None
-            self._let_go()
             self._stage.place.kill_in = None
             self._stage.found.kills += 1
             self._stage.note("killed", self._number, where)
@@ -196,7 +197,7 @@ class Host:
         """Return another machine that was made of a copy of this one's disk, taken at this moment."""
         other = Host(self._stage, self._ledger, number)
         shutil.copytree(self.folder, other.folder)
-        other.apps.entry = self.apps.entry
+        other.apps.take_copy(self.apps)
         other.excuses = {"a copy of another host"}
         other.apps.look_after_crash()
         self.may_conflict = other.may_conflict = True
@@ -217,7 +218,7 @@ class Host:
         if kind == "attached":
             self._is_attached = True
             if self.apps.touched:
-                self.excuses.add("the app was at work while walrep was down")
+                self.excuses.add("the app was at work where walrep did not look")
         elif kind == "timeline-began":
             number = len(ledger.timelines)
             ledger.begin(event["timeline"], self._number, self.apps.entry)
@@ -239,11 +240,6 @@ class Host:
         elif kind == "failed":
             stage.found.alarms["failed"] += 1
 
-    def _let_go(self) -> None:
-        """Watch from now on whether the app does anything that walrep does not see."""
-        self.apps.touched &= not self._is_attached
-        self._is_attached = False
-
     def _forgive(self) -> None:
         """Forget the excuses that are over."""
         self.excuses = set() if self.disk_limit == _NO_LIMIT else {"the disk fails"}
@@ -258,7 +254,6 @@ class Host:
             self._walrep.kill()
             self._walrep = None
         self.ended = name, text
-        self._let_go()
         self._stage.note("ended", self._number, name, text)
         allowed = {"", "NotDurable"}
         if self.may_conflict:

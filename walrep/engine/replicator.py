@@ -216,12 +216,16 @@ class Replicator:
         shipper.spooler = spooler
         reason, recovered, evidence = known
         if not reason:
-            plan = await self._attacher.resume(capture, spool.state, recovered, evidence)
+            plan = await self._attacher.resume(capture, spool.state, recovered, evidence, stop=self._ended)
+            if plan is None:
+                return False
             if plan.kind is not ResumeKind.BROKEN:
                 # A log that ended cleanly is still at its end, until something is captured.
                 clean_end = spool.state.clean_end if plan.kind is ResumeKind.CLEAN_END else None
-                wal_inode = capture.files.wal_inode
-                await shipper.on_worker(partial(spool.update, wal_inode=wal_inode, clean_end=clean_end))
+                wal_inode, boot_id = capture.files.wal_inode, self._parts.clock.boot_id()
+                await shipper.on_worker(
+                    partial(spool.update, wal_inode=wal_inode, clean_end=clean_end, boot_id=boot_id)
+                )
                 spooler.note_recovered()
                 if self._retried:
                     # What filled the outbox goes out before more is captured.

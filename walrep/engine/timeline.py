@@ -124,6 +124,7 @@ def _state_after(state: LocalState, capture: Capture, base: BaseCopy) -> LocalSt
         wal_inode=capture.files.wal_inode,
         looked_ms=capture.reader.looked_ms,
         clean_end=capture.idle_end(),
+        boot_id=capture.clock.boot_id(),
         snapshot_txid=Txid(0),
         snapshot_ms=footer.seen_ms if footer else 0,
         log_bytes=0,
