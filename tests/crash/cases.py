@@ -29,6 +29,7 @@ from tests.crash.points import Points, Strike
 from tests.crash.power import SyncedDisk, cut_power, cut_wal
 from tests.crash.running import ROOT, Report
 from tests.crash.verify import read_told, verify
+from walrep.disk.log import HEADER_BYTES
 from walrep.errors import WalrepError
 
 __all__ = ["Case", "parse_case", "run_case"]
@@ -37,6 +38,7 @@ _DOWN_MS = 60_000
 _LIFE_S = 120
 """A life takes a second; one that is still there after this is stuck."""
 _LOG_RESTARTED = "the log was restarted"
+_DISKS = {"ENOSPC", "EIO"}
 _KILLED, _DONE, _REFUSED = -9, 0, 3
 
 
@@ -116,7 +118,10 @@ class _Run:
                 self.problems.append(f"life 1 ended with {end}")
                 return
             now_ms = self._last_ms() + _DOWN_MS
-            if end != _DONE:
+            if end == _DONE:
+                self._look_whether_it_lied()
+            if end != _DONE or self.case.kind in _DISKS:
+                # A disk may have failed until the end; what it kept then goes out at the next start.
                 self._went_wrong(end, now_ms)
                 end = self._live(2, now_ms, Strike())
                 if end != _DONE:
@@ -141,7 +146,7 @@ class _Run:
 
     def _strike(self) -> Strike:
         case = self.case
-        if case.kind in {"ENOSPC", "EIO"}:
+        if case.kind in _DISKS:
             return Strike(number=case.number, kind=case.kind, for_s=float(case.detail))  # type: ignore[arg-type]
         return Strike(number=case.number, kind="kill")
 
@@ -200,6 +205,14 @@ class _Run:
             self._meanwhile(detail)
         if kind != "power" or detail != "names":
             self._note(verify(self.place, now_ms=now_ms, sample=4).problems, "in between: ")
+
+    def _look_whether_it_lied(self) -> None:
+        """Who says at the end that all that was captured is durable has nothing left to ship."""
+        waiting = [path.name for path in (self.place.state / "outbox").iterdir()]
+        waiting += [path.name for path in self.place.state.glob("journal-*") if path.stat().st_size > HEADER_BYTES]
+        told = [each for each in read_told(self.place) if each.event == "Detached"]
+        if waiting and told and told[-1].facts["durable"]:
+            self.problems.append(f"said that all was durable, and {waiting} wait")
 
     def _cut_power(self, variant: str) -> None:
         place = self.place

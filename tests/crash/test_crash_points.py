@@ -13,7 +13,7 @@ from tests.crash.running import KINDS, UNDISTURBED, Report, cases_of, run_cases
 SEED = int(os.environ.get("WALREP_CRASH_SEED", "16"))
 SAMPLE = 8
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 
 @pytest.fixture(scope="module")

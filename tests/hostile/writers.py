@@ -101,7 +101,9 @@ def connect(plan: AppPlan) -> Connection:
 def engine_version(plan: AppPlan) -> str:
     """Return the version of the SQLite that the plan's engine is."""
     if plan.engine == "apsw":
-        return str(import_engine(plan).sqlite_lib_version())
+        # The function that tells has another name in older releases.
+        ((version,),) = import_engine(plan).Connection(":memory:").execute("select sqlite_version()")
+        return str(version)
     import sqlite3
 
     return sqlite3.sqlite_version
