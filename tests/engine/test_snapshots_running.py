@@ -5,78 +5,27 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from tests.engine.daily import DAILY, FULL, begin_days, check_whole, flush, kinds, names, next_day, restored
 from tests.engine.protection import App, Protection
-from tests.engine.shipment import images_in
 from walrep.clock import SystemClock
-from walrep.core.events import Alarm, Detached, Flushed, Pruned, Resumed, RetryScheduled, SnapshotWritten, StoreBack
-from walrep.core.names import SnapshotName, parse_segment_key, parse_snapshot_key
-from walrep.core.retention import RetentionPolicy
+from walrep.core.events import Alarm, Detached, Resumed, RetryScheduled, SnapshotWritten, StoreBack
+from walrep.core.names import parse_segment_key, parse_snapshot_key
 from walrep.core.snapshots import SnapshotPolicy
-from walrep.core.target import AtTxid, Latest, Target
-from walrep.core.units import Txid, parse_bookmark
+from walrep.core.target import AtTxid
+from walrep.core.units import Txid
 from walrep.engine.asking import SnapshotRequest, ask_for_snapshot
-from walrep.engine.fetch import read_history
-from walrep.engine.restorer import RestoreRequest, restore
 from walrep.engine.watcher import DirectoryWatcher
-from walrep.errors import SpoolError, StoreUnavailable, TargetNotFound
-from walrep.runner import InlineRunner
-from walrep.store.memory import MemoryObject, MemoryStore
-
-DAY = 86_400_000
-DAILY = SnapshotPolicy(at_s=0, look_s=0.02, again_s=0.2)
-FULL = SnapshotPolicy(at_s=0, look_s=0.02, again_s=0.2, full_days=0)
+from walrep.errors import SpoolError, StoreUnavailable
+from walrep.store.memory import MemoryStore
 
 
 @pytest.fixture(autouse=True)
 def daily(protection: Protection) -> None:
-    """A day passes when a test sets the clock ahead, for the store, too; nothing is deleted."""
-
-    class AheadStore(MemoryStore):
-        def __init__(self, objects: dict[str, MemoryObject]) -> None:
-            super().__init__(objects, protection.clock)
-
-    protection.kind = AheadStore
-    protection.change(snapshots=DAILY, retention=None)
-
-
-def next_day(protection: Protection) -> None:
-    protection.clock.ahead_ms += DAY
-
-
-async def flush(app: App, protection: Protection, count: int = 1) -> None:
-    for _ in range(count):
-        flushed = len(protection.of(Flushed))
-        app.commit(1)
-        await protection.until_count(Flushed, flushed + 1)
-
-
-def names(protection: Protection) -> list[SnapshotName]:
-    return [name for key in protection.keys("snapshots/") if (name := parse_snapshot_key(key)) is not None]
-
-
-def kinds(protection: Protection) -> list[str]:
-    return ["full" if name.full_txid is None else f"on {name.full_txid}" for name in names(protection)]
-
-
-async def restored(protection: Protection, folder: Path, target: Target) -> bytes:
-    output = folder / "restored.db"
-    request = RestoreRequest(output=output, target=target, check="full")
-    await restore(protection.store(), request, clock=SystemClock(), runner=InlineRunner())
-    image = output.read_bytes()
-    output.unlink()
-    return image
-
-
-async def check_whole(app: App, protection: Protection, folder: Path) -> None:
-    app.close()
-    assert protection.ended_with() is None
-    assert (await read_history(protection.store(), InlineRunner())).problems == ()
-    assert await restored(protection, folder, Latest()) == app.path.read_bytes()
+    begin_days(protection)
 
 
 # -- kinds and starts --------------------------------------------------------------------------------------------------
@@ -347,100 +296,3 @@ async def test_a_stop_while_one_is_made_ends_at_once_and_leaves_no_file(app: App
     assert not part.exists()
     assert kinds(protection) == ["full"]
     app.close()
-
-
-# -- asked for ---------------------------------------------------------------------------------------------------------
-
-
-async def test_a_snapshot_that_is_asked_for_is_stored_when_the_answer_comes(
-    app: App, protection: Protection, tmp_path: Path
-) -> None:
-    state_dir, clock = protection.settings.state_dir, SystemClock()
-    async with protection.running():
-        await protection.until(SnapshotWritten)
-        await flush(app, protection)
-        answer = await ask_for_snapshot(state_dir, SnapshotRequest(), clock)
-        assert answer.made
-        assert [int(name.txid) for name in names(protection)] == [0, 1]
-        again = await ask_for_snapshot(state_dir, SnapshotRequest(), clock)
-        assert (again.made, again.bookmark) == (False, answer.bookmark)
-        full = await ask_for_snapshot(state_dir, SnapshotRequest(full=True), clock)
-        assert (full.made, full.bookmark) == (True, answer.bookmark)
-        assert kinds(protection) == ["full", "on 0", "full"]
-        await flush(app, protection)
-        later = await ask_for_snapshot(state_dir, SnapshotRequest(), clock)
-        assert parse_bookmark(later.bookmark).txid == names(protection)[-1].txid == 2
-        assert kinds(protection)[-1] == "on 1"
-    await check_whole(app, protection, tmp_path)
-
-
-async def test_who_asks_is_told_why_there_is_none(app: App, protection: Protection) -> None:
-    part = protection.settings.state_dir / "snapshot.part"
-    async with protection.running():
-        await protection.until(SnapshotWritten)
-        await flush(app, protection)
-        part.mkdir()
-        with pytest.raises(SpoolError, match=r"snapshot\.part"):
-            await ask_for_snapshot(protection.settings.state_dir, SnapshotRequest(), SystemClock())
-        part.rmdir()
-        await flush(app, protection)
-    assert protection.ended_with() is None
-    assert protection.of(Alarm) == []
-
-
-# -- retention ---------------------------------------------------------------------------------------------------------
-
-
-class Buried:
-    """Keeps what is deleted, so that every state can still be told."""
-
-    def __init__(self, protection: Protection) -> None:
-        self.objects: dict[str, MemoryObject] = {}
-        buried = self.objects
-
-        class Burying(MemoryStore):
-            def __init__(self, objects: dict[str, MemoryObject]) -> None:
-                super().__init__(objects, protection.clock)
-
-            async def delete(self, keys: Sequence[str]) -> None:
-                buried.update({key: self.objects[key] for key in keys if key in self.objects})
-                await super().delete(keys)
-
-        protection.kind = Burying
-
-
-async def test_logs_and_snapshots_expire_and_every_state_of_the_window_stays(
-    app: App, protection: Protection, tmp_path: Path
-) -> None:
-    """With a window of two days, and a full snapshot each third day."""
-    buried = Buried(protection)
-    policy = RetentionPolicy(window_s=2 * 86_400.0, grace_s=0.0, snapshots_min=0)
-    protection.change(
-        retention=policy, snapshots=SnapshotPolicy(at_s=0, look_s=0.02, full_days=3, changed_share_max=1.0)
-    )
-    app.commit(50)
-    async with protection.running():
-        await protection.until(SnapshotWritten)
-        for day in range(9):
-            next_day(protection)
-            await flush(app, protection, 2)
-            await protection.until_count(SnapshotWritten, day + 2)
-    assert protection.ended_with() is None
-    assert protection.of(Alarm) == []
-    assert len(protection.of(Pruned)) >= 3
-    app.close()
-    images = images_in(MemoryStore({**buried.objects, **protection.objects}), tmp_path / "all")
-    assert len(images) == 19
-    assert len([key for key in buried.objects if parse_segment_key(key) is not None]) >= 8
-    gone = [name for key in buried.objects if (name := parse_snapshot_key(key)) is not None]
-    assert {name.full_txid is None for name in gone} == {True, False}
-    left = names(protection)
-    assert {name.full_txid for name in left if name.full_txid is not None} <= {
-        name.txid for name in left if name.full_txid is None
-    }
-    assert (await read_history(protection.store(), InlineRunner())).problems == ()
-    with pytest.raises(TargetNotFound):
-        await restored(protection, tmp_path, AtTxid(Txid(1)))
-    # Two days, of two transactions each.
-    for txid in range(15, 19):
-        assert await restored(protection, tmp_path, AtTxid(Txid(txid))) == images[txid]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -19,7 +21,12 @@ from walrep.sqlite.target import Check
 from walrep.testing.history import HistoryBuilder
 from walrep.testing.restores import restore_inline
 
-__all__ = ["Snapshots"]
+__all__ = ["FILL", "Snapshots", "at_rest", "begin_log_anew", "copy_all", "filled", "overwrite"]
+
+FILL = (
+    "with recursive n(i) as (select 1 union all select i + 1 from n where i < {}) "
+    "insert into t(k, v) select i, randomblob({}) from n"
+)
 
 
 class Snapshots:
@@ -95,3 +102,42 @@ class Snapshots:
     def restore_to(self, output: Path, txid: int, *, check: Check = "none") -> None:
         """Restore that transaction."""
         restore_inline(self.objects, RestoreRequest(output=output, target=AtTxid(txid=Txid(txid)), check=check))
+
+
+def filled(path: Path) -> LiveDatabase:
+    """Return a database of 1,500 rows that is captured."""
+    live = LiveDatabase(path)
+    live.app.execute(FILL.format(1500, 1500))
+    live.begin()
+    return live
+
+
+def overwrite(path: Path, offset: int, content: bytes) -> bytes:
+    """Write into a file as another process does, whose closing drops no lock of this one; return what was there."""
+    code = (
+        "import os, sys; fd = os.open(sys.argv[1], os.O_RDWR); at = int(sys.argv[2]); data = sys.stdin.buffer.read();"
+        "sys.stdout.buffer.write(os.pread(fd, len(data), at)); os.pwrite(fd, data, at)"
+    )
+    command = [sys.executable, "-c", code, str(path), str(offset)]
+    return subprocess.run(command, input=content, stdout=subprocess.PIPE, check=True).stdout
+
+
+def at_rest(live: LiveDatabase) -> None:
+    """Let capture and its checkpoints come to rest: the file is the database."""
+    for _ in range(6):
+        live.tick(0.6)
+    assert live.capture.files.index().backlog == 0
+
+
+def copy_all(copy: SnapshotCopy) -> None:
+    """Copy from the file to the end, with nothing in between."""
+    while copy.copy_slice():
+        pass
+
+
+def begin_log_anew(live: LiveDatabase) -> None:
+    """Let the app write the first frames of a new log, so that all other pages are in the file only."""
+    at_rest(live)
+    live.commit("insert into t(k) values(0)")
+    live.tick(0.01)
+    assert 10 not in live.capture.reader.encoder.frame_of

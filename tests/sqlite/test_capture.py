@@ -209,50 +209,6 @@ def test_a_blocking_checkpoint_that_waits_for_us_is_let_through_after_a_grace(li
         assert live.capture.keeper.view != before
 
 
-CHECKPOINTER_THAT_WRITES = """
-import apsw, fcntl, os, sys
-app = apsw.Connection(sys.argv[1])
-app.pragma("wal_autocheckpoint", 0)
-app.execute("select count(*) from t").fetchall()
-shm = os.open(sys.argv[1] + "-shm", os.O_RDWR)
-fcntl.lockf(shm, fcntl.LOCK_EX, 1, 121)
-for _line in sys.stdin:
-    if app.in_transaction:
-        app.execute("commit")
-    app.execute("begin immediate")
-    app.execute("insert into t(k) values(1)")
-    print("writing", flush=True)
-"""
-
-
-def test_read_lock_0_is_not_left_while_another_thread_of_the_checkpointer_writes(live: LiveDatabase) -> None:
-    """INV-05: one process has both locks at every look; that something is committed tells that nobody waits for us."""
-    live.begin()
-    live.commit("insert into t(k) values(1)")
-    for _ in range(4):
-        live.tick(0.6)
-    before = live.capture.keeper.view
-    with subprocess.Popen(
-        [sys.executable, "-c", CHECKPOINTER_THAT_WRITES, live.path],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        for _ in range(20):
-            process.stdin.write("\n")
-            process.stdin.flush()
-            assert process.stdout.readline() == "writing\n"
-            for _look in range(2):
-                live.tick(0.06)
-        assert live.capture.keeper.view == before
-        assert live.capture.counts.probe_waits > 20
-        process.stdin.close()
-    live.tick()
-    assert live.capture.keeper.view != before
-
-
 def test_the_previous_keeper_stays_until_the_spool_has_everything(live: LiveDatabase) -> None:
     """INV-12: a keeper is let go only when what it protects is in the spool."""
     sink = live.begin()

@@ -28,7 +28,6 @@ from walrep.errors import CaptureBroken, DatabaseBusy, DatabaseReplaced
 from walrep.sqlite.keeper import Keeper
 from walrep.sqlite.locks import describe_long_reader
 from walrep.sqlite.reader import AlarmCallback, LogReader
-from walrep.sqlite.walfile import CHECKPOINT_LOCK, WRITE_LOCK
 
 __all__ = ["Capture", "CaptureCounts"]
 
@@ -233,14 +232,10 @@ class Capture:
         return self._standstill is not None and self._standstill.lasts(now_s, self.policy)
 
     def _note_locks(self, now_s: float, raw: bytes) -> None:
-        checkpointer = self.files.lock_holder(CHECKPOINT_LOCK)
-        writer = None if checkpointer is None else self.files.lock_holder(WRITE_LOCK)
+        checkpointer, writer = self.files.checkpoint_holders()
+        header = raw[:WAL_INDEX_HEADER_BYTES]
         self._standstill = note_locks(
-            self._standstill,
-            now_s=now_s,
-            header=raw[:WAL_INDEX_HEADER_BYTES],
-            checkpointer=checkpointer,
-            writer=writer,
+            self._standstill, now_s=now_s, header=header, checkpointer=checkpointer, writer=writer
         )
         if self._standstill is None:
             self._asides_in_row = 0

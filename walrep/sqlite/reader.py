@@ -17,7 +17,7 @@ from walrep.core.chunk import chunk_frames
 from walrep.core.encoder import ChunkEncoder, ChunkJob, FrameRun
 from walrep.core.events import AlarmKey
 from walrep.core.pages import PageHashes
-from walrep.core.resume import ResumeEvidence
+from walrep.core.resume import ResumeEvidence, is_same_boot
 from walrep.core.state import CaptureMark
 from walrep.core.wal import WalHeader, WalIndex
 from walrep.core.walsum import (
@@ -114,7 +114,7 @@ class LogReader:
         """When a commit was last captured (or the database attached), on the monotonic clock."""
         return self._committed_s
 
-    def evidence(self, mark: CaptureMark, *, inode: int, page_size: int) -> ResumeEvidence:
+    def evidence(self, mark: CaptureMark, *, inode: int, page_size: int, boot_id: str) -> ResumeEvidence:
         """Return what stands in the files now, for the decision whether capture may go on after `mark`."""
         checksum, continues = self.files.frame_evidence(mark)
         return ResumeEvidence(
@@ -123,6 +123,7 @@ class LogReader:
             frame_checksum=checksum,
             next_frame_continues=continues,
             file=self.files.file_state(),
+            same_boot=is_same_boot(boot_id, self.clock.boot_id()),
         )
 
     def resume(self, mark: CaptureMark | None, hashes: PageHashes, txid: int, looked_ms: int) -> None:

@@ -138,7 +138,7 @@ class WalFiles:
         return CaptureBroken(
             f"page {pgno} of the database is neither in the file nor in the log",
             detail=str(self.path),
-            hint="the file was cut behind SQLite's back, or the disk is failing; check it with `pragma integrity_check`",
+            hint="the file was cut behind SQLite's back, or the disk is failing; run `pragma integrity_check`",
         )
 
     def index_pgnos(self, first: int, count: int) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:
@@ -172,6 +172,11 @@ class WalFiles:
         question = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
         kind, _whence, _start, _length, pid = _FLOCK.unpack(fcntl.fcntl(self.shm_fd, fcntl.F_OFD_GETLK, question))
         return None if kind == fcntl.F_UNLCK else pid
+
+    def checkpoint_holders(self) -> tuple[int | None, int | None]:
+        """Return the processes that hold the checkpoint and the write lock; the second only where the first is held."""
+        checkpointer = self.lock_holder(CHECKPOINT_LOCK)
+        return checkpointer, None if checkpointer is None else self.lock_holder(WRITE_LOCK)
 
     def lock_read_mark(self, attempt: int) -> int | None:
         """Lock a read mark, one that nobody is on if there is one, and return its byte; None if none can be had.
@@ -210,7 +215,7 @@ class WalFiles:
         """Return what identifies the content of the database file without reading all of it."""
         stat = os.fstat(self.db_fd)
         header = os.pread(self.db_fd, _DATABASE_HEADER_BYTES, 0)
-        return CleanEnd(stat.st_size, stat.st_mtime_ns, xxh3_64_intdigest(header))
+        return CleanEnd(stat.st_size, stat.st_mtime_ns, xxh3_64_intdigest(header), stat.st_ctime_ns)
 
     def frame_evidence(self, mark: CaptureMark) -> tuple[tuple[int, int] | None, bool]:
         """Return the checksum of frame `mark.frame` if it has the mark's salts, and whether the next may continue it.
