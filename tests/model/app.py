@@ -107,13 +107,12 @@ class _App:
 
     def image(self) -> tuple[str, int, bytes, int]:
         """Return the digest of the database as SQLite sees it, and what `hash_pages` says of it."""
-        idle = [each for each in self._connections.values() if not each.in_transaction]
-        connection = idle[0] if idle else self._connect()
+        # A connection that has written shows what it has in its cache, also of free pages that it never wrote.
+        connection = self._connect()
         try:
             image = connection.serialize("main")
         finally:
-            if not idle:
-                connection.close()
+            connection.close()
         return xxh3_128_hexdigest(image), *hash_pages(image)
 
     def hide(self, number: int, statements: list[str]) -> bool:
