@@ -55,8 +55,9 @@ bench-quick: $(READY)  ## walrep beside other ways to protect a database: a look
 month: $(READY)  ## 30 days in virtual time, idle, steady, in bursts: objects, requests, bytes, 100 restores of each
 	$(BIN)/python -m benchmarks.month
 
-soak: $(READY)  ## The long runs; results as JSON in soak-results/
-	$(BIN)/python -m tests.hostile --seconds 60 --restores 200 --out soak-results
+soak: $(READY)  ## The long runs, hours of them; results as JSON in soak-results/. SEED=n: one run of the model again
+	$(if $(SEED),,$(BIN)/python -m tests.hostile --seconds 60 --restores 200 --out soak-results)
+	$(BIN)/python -m tests.model $(if $(SEED),--seed $(SEED),--minutes 120) --out soak-results
 
 crash: $(READY)  ## A kill, a power cut, a failing disk at every call that changes something: some 2000 short lives
 	$(BIN)/python -m tests.crash

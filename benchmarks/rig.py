@@ -6,6 +6,8 @@ import threading
 from concurrent.futures import Executor
 from pathlib import Path
 
+import msgspec
+
 from walrep.clock import SystemClock
 from walrep.core.checkpoint import CapturePolicy
 from walrep.core.objects import SnapshotHeader, TimelineStart, Writer
@@ -14,7 +16,7 @@ from walrep.core.units import Seq, make_timeline_id
 from walrep.disk.spool import Spool
 from walrep.disk.state import StateDirectory
 from walrep.engine.spooler import Spooler, SpoolerLimits
-from walrep.engine.timeline import _state_after
+from walrep.engine.timeline import state_changes
 from walrep.sqlite.base import BaseCopy
 from walrep.sqlite.capture import Capture
 from walrep.sqlite.keeper import Keeper
@@ -83,6 +85,6 @@ class Rig:
         while not base.overlay(Seq(self.spool.state.next_seq - 1)):
             self.capture.tick()
         base.close()
-        state = _state_after(self.spool.state, self.capture, base)
+        state = msgspec.structs.replace(self.spool.state, **state_changes(self.capture, base))
         self.spool.begin_timeline(base.path, state, self.capture.reader.encoder.hashes.to_bytes())
         self.capture.reader.sink = self.spooler

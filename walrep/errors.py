@@ -8,6 +8,7 @@
     │   ├─ NotWalMode
     │   ├─ DatabaseInUse
     │   ├─ DatabaseBusy                        transient
+    │   ├─ DatabaseUnreadable                  mendable
     │   ├─ DatabaseReplaced
     │   ├─ UnsupportedFilesystem
     │   ├─ SnapshotFailed
@@ -50,6 +51,7 @@ __all__ = [
     "DatabaseInUse",
     "DatabaseMissing",
     "DatabaseReplaced",
+    "DatabaseUnreadable",
     "InvariantViolated",
     "NotADatabase",
     "NotDurable",
@@ -126,6 +128,12 @@ class DatabaseBusy(DatabaseError):
     """A lock could not be had just now."""
 
     transient = True
+
+
+class DatabaseUnreadable(DatabaseError):
+    """The operating system, or SQLite, refuses the files of the database."""
+
+    mendable = True
 
 
 class DatabaseReplaced(DatabaseError):
@@ -229,7 +237,11 @@ class SpoolError(WalrepError):
 
 
 class SpoolFull(SpoolError):
-    """The outbox reached its limit, or the disk is full."""
+    """The outbox reached its limit, or the disk is full; `room_bytes` is how much is known to be needed, if it is."""
+
+    def __init__(self, message: str, *, detail: str = "", hint: str = "", room_bytes: int = 0) -> None:
+        super().__init__(message, detail=detail, hint=hint)
+        self.room_bytes = room_bytes
 
 
 class NotDurable(WalrepError):

@@ -46,7 +46,7 @@ def main() -> int:
 
 def _write(folder: Path, episode: Episode) -> None:
     """Write what was found; how it came about only where something was."""
-    kept = episode
+    kept = episode if episode.found.problems else msgspec.structs.replace(episode, trace=[])
     path = folder / f"model-{episode.seed}.json"
     path.write_bytes(msgspec.json.format(msgspec.json.encode(kept)) + b"\n")
 

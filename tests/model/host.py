@@ -215,6 +215,7 @@ class Host:
         kind = event["event"]
         told = {key: value for key, value in event.items() if key not in {"event", "database", "hint"}}
         stage.note(kind, self._number, told)
+        stage.found.events[kind] += 1
         if kind == "attached":
             self._is_attached = True
             if self.apps.touched:

@@ -80,6 +80,7 @@ class Found(msgspec.Struct, kw_only=True):
     """What a run did, and what was wrong."""
 
     operations: Counter[str] = msgspec.field(default_factory=Counter)
+    events: Counter[str] = msgspec.field(default_factory=Counter)
     alarms: Counter[str] = msgspec.field(default_factory=Counter)
     restores: Counter[str] = msgspec.field(default_factory=Counter)
     starts: int = 0

@@ -1,8 +1,7 @@
 """The spool of one database: what is captured, on local disk, until the store has it and a while longer.
 
     journal-<seq>         append log of the open segment's chunks (`walrep.core.journal`)
-    outbox/               what the store has not acknowledged (`walrep.disk.outbox`)
-    cache/<seq>           a durable segment, kept so that packs need no download; evicted first, at no loss
+    outbox/, cache/       sealed segments and snapshots (`walrep.disk.outbox`)
 
 All methods run on one thread, the spool worker. Every step can be the last one before a kill, and is done so that the
 next start finds either the state before it or the state after it:
@@ -47,6 +46,9 @@ BASE_PART = "base.part"
 SNAPSHOT_PART = "snapshot.part"
 """The same of a snapshot of a timeline that is captured."""
 
+_OPENING_BYTES = 4096
+"""More than a segment takes that only opens a timeline."""
+
 
 class Sealed(msgspec.Struct, frozen=True, kw_only=True):
     """A segment that was sealed."""
@@ -81,24 +83,20 @@ class Spool:
         self.room = self.new_room()
         self.hash_store = HashStore(directory.path)
         self._outbox_bytes_max = outbox_bytes_max
-        self._outbox = Outbox(directory.path / "outbox")
-        self._cache = directory.path / "cache"
         self._journal = Journal(directory.path)
         with map_os_errors(f"use {directory.path}"):
-            for folder in (directory.path, self._outbox.folder, self._cache):
-                folder.mkdir(mode=0o700, exist_ok=True)
-                remove_temporaries(folder, modified_before_ms=1 << 62)
+            self._outbox = Outbox(directory.path)
+            remove_temporaries(directory.path, modified_before_ms=1 << 62)
             for name in (BASE_PART, SNAPSHOT_PART):
                 (directory.path / name).unlink(missing_ok=True)
             self._discard_unsaved()
-        self._outbox_bytes = sum(item.size_bytes for item in self.outbox() if not item.is_snapshot)
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
     @property
     def cache(self) -> Path:
         """The folder of durable segments that are kept."""
-        return self._cache
+        return self._outbox.cache
 
     @property
     def pending_bytes(self) -> int:
@@ -113,20 +111,24 @@ class Spool:
     @property
     def outbox_bytes(self) -> int:
         """Bytes that the store has not acknowledged, the open segment included."""
-        return self._outbox_bytes + self.pending_bytes
+        return self._outbox.segment_bytes + self.pending_bytes
 
     @property
     def sealed_bytes(self) -> int:
         """Bytes of sealed segments that the store has not acknowledged. Snapshots are as large as the database is."""
-        return self._outbox_bytes
+        return self._outbox.segment_bytes
 
     def new_room(self) -> DiskRoom:
         """Return a look at the same disk for somebody else, on another thread, who has the same reserve to leave."""
         return DiskRoom(self.directory.path, self._disk_reserve_bytes)
 
     def outbox(self) -> list[OutboxItem]:
-        """Return the segments and bases that wait for the store, in the order in which they must go."""
-        return self._outbox.in_order()
+        """Return the segments and bases that wait for the store, in the order in which they must go.
+
+        A segment that the state does not name yet, because saving the state failed, will be sealed again. INV-15
+        """
+        next_seq = self.state.next_seq
+        return [item for item in self._outbox.in_order() if item.seq < next_seq]
 
     def snapshots(self) -> list[OutboxItem]:
         """Return the other snapshots that wait for the store, for which nothing has to wait."""
@@ -138,6 +140,8 @@ class Spool:
         # A log whose sync failed is of no use any more; opened again it shows what the disk has.
         self.hash_store.close()
         if state.timeline is None:
+            # What was captured behind a base that could not be published belongs to no timeline.
+            self._journal.begin(state.next_seq)
             return None
         hashes, mark, txid = self.hash_store.load(), state.mark, int(state.txid)
         checksum, page_count = int(state.checksum), state.page_count
@@ -181,10 +185,11 @@ class Spool:
     def seal(self, created_ms: int) -> Sealed | None:
         """Turn the journal into a segment in the outbox and begin the next.
 
-        None if nothing is pending, or if the journal ends within a transaction, which a segment does not.
+        None if nothing is pending, if the journal ends within a transaction, which a segment does not, or if there is
+        no timeline, because its base could not be published.
         """
         totals = self.totals
-        if totals.last is None or self.in_transaction:
+        if totals.last is None or self.in_transaction or self.state.timeline is None:
             return None
         header = self._header(created_ms)
         footer = totals.footer()
@@ -192,7 +197,7 @@ class Spool:
         self._require_room(self.pending_bytes, reserve_share=0.5)
         path = self._outbox.segment_path(header.seq)
         with map_os_errors(f"seal segment {header.seq}"):
-            self._write_segment(path, header, footer, self._journal.lasting_entries())
+            size_bytes = self._write_segment(path, header, footer, self._journal.lasting_entries())
         self.hash_store.sync()
         last = totals.last
         self._save(
@@ -203,15 +208,16 @@ class Spool:
             mark=last.mark,
             looked_ms=last.last_seen_ms,
             clean_end=None,
-            log_bytes=self.state.log_bytes + path.stat().st_size,
+            log_bytes=self.state.log_bytes + size_bytes,
         )
-        item = self._added(header.seq, path)
+        item = self._outbox.count(header.seq, path)
         self._journal.begin(self.state.next_seq)
         return Sealed(item=item, header=header, footer=footer)
 
     def open_timeline(self, timeline: TimelineId, start: TimelineStart, page_size: int, created_ms: int) -> OutboxItem:
         """Put the segment that opens a timeline into the outbox. The state keeps the old timeline until the base is."""
         check(self.totals.last is None, "what the old timeline captured is sealed first")
+        self._require_room(_OPENING_BYTES)
         seq = self.state.next_seq
         header = SegmentHeader(
             replica=self.state.replica,
@@ -250,7 +256,7 @@ class Spool:
             clean_end=None,
             fence=False,
         )
-        item = self._added(seq, path)
+        item = self._outbox.count(seq, path)
         self._journal.begin(self.state.next_seq)
         return item
 
@@ -263,7 +269,7 @@ class Spool:
         self.directory.save(state)
         self.state = state
         self._remember_full(hashes)
-        item = self._added(state.next_seq - 1, final, is_snapshot=True)
+        item = self._outbox.count(state.next_seq - 1, final, is_snapshot=True)
         self._journal.begin(state.next_seq)
         return item
 
@@ -286,13 +292,7 @@ class Spool:
 
     def keep(self, item: OutboxItem, *, cache_bytes_max: int) -> None:
         """Move what the store acknowledged to the cache, and evict the oldest beyond the limit."""
-        with map_os_errors(f"keep {item.path}"):
-            if item.is_snapshot:
-                item.path.unlink()
-                return
-            self._outbox_bytes -= item.size_bytes
-            item.path.rename(self._cache / item.path.name)
-        self._evict(cache_bytes_max)
+        self._outbox.keep(item, cache_bytes_max=cache_bytes_max)
 
     def discard_snapshot(self, item: OutboxItem) -> None:
         """Remove a snapshot that cannot be stored; nothing leans on it."""
@@ -310,45 +310,26 @@ class Spool:
         self.hash_store.close()
 
     def _discard_unsaved(self) -> None:
-        """Remove what was published just before a kill and before the state named it. INV-15."""
+        """Remove what was published just before a kill and before the state named it, and count the rest. INV-15."""
         state = self.state
-        for item in self.outbox():
+        for item in self._outbox.in_order():
             unsaved_base = item.is_snapshot and state.timeline is None and item.seq == state.next_seq - 1
             if item.seq >= state.next_seq or unsaved_base:
                 item.path.unlink()
-
-    def _evict(self, cache_bytes_max: int) -> None:
-        """Remove the oldest of the cache beyond the limit."""
-        with map_os_errors(f"clean {self._cache}"):
-            cached = []
-            for path in sorted(self._cache.iterdir()):
-                # What has become part of a pack is removed meanwhile.
-                with suppress(FileNotFoundError):
-                    cached.append((path, path.stat().st_size))
-            total = sum(size_bytes for _path, size_bytes in cached)
-            for path, size_bytes in cached:
-                if total <= cache_bytes_max:
-                    break
-                total -= size_bytes
-                path.unlink(missing_ok=True)
+            else:
+                self._outbox.count(item.seq, item.path, is_snapshot=item.is_snapshot)
 
     def _require_room(self, size_bytes: int, *, reserve_share: float = 1.0) -> None:
         """Refuse to use up the disk that the app writes to, too; the cache goes first."""
         if self.room.allows(size_bytes, reserve_share=reserve_share):
             return
-        self._evict(0)
+        self._outbox.evict(0)
         if not self.room.allows(size_bytes, reserve_share=reserve_share):
             raise SpoolFull(
                 "the disk is almost full",
                 detail=str(self.directory.path),
                 hint="make room, or move the state with state-dir; disk-reserve is what walrep leaves to others",
             )
-
-    def _added(self, seq: int, path: Path, *, is_snapshot: bool = False) -> OutboxItem:
-        item = OutboxItem(seq=seq, is_snapshot=is_snapshot, path=path, size_bytes=path.stat().st_size)
-        if not is_snapshot:
-            self._outbox_bytes += item.size_bytes
-        return item
 
     # -- helpers ----------------------------------------------------------------------------------------------------
 
@@ -382,13 +363,20 @@ class Spool:
 
     def _write_segment(
         self, path: Path, header: SegmentHeader, footer: SegmentFooter, entries: Iterator[JournalEntry]
-    ) -> None:
-        """Copy chunks into a segment, one at a time, and note them in the hash store."""
-        temporary = temporary_path(self._outbox.folder, path.name)
-        with temporary.open("wb") as file:
-            offset = file.write(encode_segment_start(header))
-            for entry in entries:
-                offset += file.write(entry.block)
-                self.hash_store.append([entry])
-            file.write(encode_segment_end(footer, offset))
-        publish(temporary, path)
+    ) -> int:
+        """Copy chunks into a segment, one at a time, and note them in the hash store; return how large it is."""
+        temporary = temporary_path(path.parent, path.name)
+        try:
+            with temporary.open("wb") as file:
+                offset = file.write(encode_segment_start(header))
+                for entry in entries:
+                    offset += file.write(entry.block)
+                    self.hash_store.append([entry])
+                offset += file.write(encode_segment_end(footer, offset))
+            publish(temporary, path)
+        except BaseException:
+            # Nothing counts it, and a spool that fails on a full disk is tried again and again.
+            with suppress(OSError):
+                temporary.unlink()
+            raise
+        return offset

@@ -15,6 +15,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -51,8 +52,14 @@ class StateDirectory:
                 detail=f"{path}, process {holder or 'unknown'}",
                 hint="stop it first, or `walrep detach` the database",
             ) from error
-        os.ftruncate(self._lock_fd, 0)
-        os.pwrite(self._lock_fd, f"{os.getpid()}\n".encode(), 0)
+        except OSError:
+            os.close(self._lock_fd)
+            with map_os_errors(f"lock {path}"):
+                raise
+        # The number is for people; on a full disk there is none.
+        with suppress(OSError):
+            os.ftruncate(self._lock_fd, 0)
+            os.pwrite(self._lock_fd, f"{os.getpid()}\n".encode(), 0)
 
     def close(self) -> None:
         """Let the directory go."""
@@ -160,15 +167,16 @@ class HashStore:
 
     def load(self) -> PageHashes | None:
         """Return the array after all that was appended; None if it is missing or damaged."""
-        if not self._base.exists():
-            return None
         with map_os_errors(f"read {self._base}"):
+            if not self._base.exists():
+                return None
             data = self._base.read_bytes()
+            has_log = self._log_path.exists()
         body = data[16:]
         if data[:8] != _PAGES_MAGIC or xxh3_64_intdigest(body).to_bytes(8, "little") != data[8:16] or len(body) % 8:
             return None
         hashes = PageHashes.from_bytes(body)
-        if self._log_path.exists():
+        if has_log:
             for record in read_records(self._log_path):
                 apply_entry(hashes, decode_entry(record))
         hashes.rebuild()
@@ -182,7 +190,9 @@ class HashStore:
 
     def _open(self) -> AppendLog:
         if self._log is None:
-            if self._log_path.exists():
+            with map_os_errors(f"look for {self._log_path}"):
+                exists = self._log_path.exists()
+            if exists:
                 self._log, records = AppendLog.open(self._log_path)
                 del records
             else:
@@ -190,4 +200,5 @@ class HashStore:
         return self._log
 
     def _base_bytes(self) -> int:
-        return self._base.stat().st_size if self._base.exists() else 0
+        with map_os_errors(f"read {self._base}"):
+            return self._base.stat().st_size if self._base.exists() else 0

@@ -43,7 +43,9 @@ class Admission:
         self._settings = settings
         self._store = store
         self._outage = outage
-        self._claim = ReplicaClaim(store, settings, clock=parts.clock, new_writer=parts.new_writer)
+        self._claim = ReplicaClaim(
+            store, settings, clock=parts.clock, new_writer=parts.new_writer, on_worker=self._on_worker
+        )
         self._admitted = False
         self._rivals_told: set[str] = set()
         self._looked_s = parts.clock.monotonic_s()
@@ -56,13 +58,13 @@ class Admission:
             ReplicaConflict: it does not.
 
         """
-        settings, state = self._settings, directory.load()
+        settings, state = self._settings, await self._on_worker(directory.load)
         may_adopt = settings.new_timeline or settings.take_over
         if state is not None and state.next_seq > 1 and not may_adopt:
             writer = msgspec.structs.replace(self._parts.new_writer(), nonce=state.writer.nonce)
-            return self._spool(directory, msgspec.structs.replace(state, writer=writer, url=str(settings.url)))
+            return await self._spool(directory, msgspec.structs.replace(state, writer=writer, url=str(settings.url)))
         state, facts = await self._claim.take(directory)
-        spool = self._spool(directory, state)
+        spool = await self._spool(directory, state)
         try:
             await self._check(spool)
             if may_adopt:
@@ -72,7 +74,7 @@ class Admission:
             if not may_adopt:
                 raise
             state, facts = await self._claim.adopt(directory)
-            spool = self._spool(directory, state)
+            spool = await self._spool(directory, state)
             await self._check(spool)
         self._tell_facts(state, facts)
         self._admitted = True
@@ -121,10 +123,16 @@ class Admission:
         self._looked_seq = Seq(min([*waiting, state.next_seq]) - 1)
         self._looked_s = self._parts.clock.monotonic_s()
 
-    def _spool(self, directory: StateDirectory, state: LocalState) -> Spool:
+    async def _spool(self, directory: StateDirectory, state: LocalState) -> Spool:
         limits = self._settings.spool
-        return Spool(
-            directory, state, outbox_bytes_max=limits.outbox_bytes_max, disk_reserve_bytes=limits.disk_reserve_bytes
+        return await self._on_worker(
+            partial(
+                Spool,
+                directory,
+                state,
+                outbox_bytes_max=limits.outbox_bytes_max,
+                disk_reserve_bytes=limits.disk_reserve_bytes,
+            )
         )
 
     async def _on_worker(self, call: Callable[[], T]) -> T:

@@ -16,12 +16,14 @@ from walrep.core.pages import PageHashes
 from walrep.core.resume import ResumeEvidence, ResumeKind, ResumePlan, plan_resume
 from walrep.core.state import CaptureMark, LocalState
 from walrep.disk.spool import Recovered
+from walrep.engine.descriptors import check_descriptors
 from walrep.engine.parts import EngineParts
 from walrep.engine.settings import DatabaseSettings
 from walrep.engine.waiting import wait_for_event
 from walrep.errors import DatabaseBusy, DatabaseError, DatabaseInUse, DatabaseMissing, DatabaseReplaced
 from walrep.sqlite.capture import Capture
 from walrep.sqlite.compare import FileComparison
+from walrep.sqlite.failures import map_database_errors
 from walrep.sqlite.keeper import Keeper
 from walrep.sqlite.preflight import check_database_file
 
@@ -141,9 +143,11 @@ class Attacher:
         settings, parts = self._settings, self._parts
         path, enable_wal = settings.path, settings.enable_wal
         await self.check()
-        await parts.runner.run(partial(_refuse_stale_wal, path, state))
+        with map_database_errors(path):
+            await parts.runner.run(partial(_refuse_stale_wal, path, state))
 
         def attach() -> tuple[Capture, Attached, ResumeEvidence | None]:
+            check_descriptors()
             keeper = Keeper(path, enable_wal=enable_wal)
             try:
                 index = keeper.files.index()

@@ -28,6 +28,7 @@ from walrep.store.base import Store
 __all__ = ["CompactionLoop"]
 
 _AGAIN_S = 60.0
+_BEGIN_S = 60.0
 
 
 class CompactionLoop:
@@ -54,10 +55,15 @@ class CompactionLoop:
         policy = settings.retention
         self._retention = None if policy is None else DailyRetention(janitor, policy, parts.clock)
         shipper.stored = self._note
+        if self._retention is not None:
+            # It makes logs superfluous, also if nothing is committed any more.
+            shipper.snapshot_stored = self._retention.note_stored
 
     async def run(self) -> None:
         """Compact for ever, once uploads are allowed."""
         await self._shipper.admitted.wait()
+        # What a timeline begins with is looked at together with the rest, unless that takes long.
+        await wait_for_event(self._shipper.captures, _BEGIN_S)
         is_loaded = False
         while True:
             wait_s: float | None = _AGAIN_S

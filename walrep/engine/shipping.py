@@ -68,8 +68,12 @@ class Shipper:
         """Set when uploads are allowed."""
         self.sealing = asyncio.Lock()
         """Held from before a segment is sealed until it is queued, so that segments are queued in order (INV-17)."""
+        self.captures = asyncio.Event()
+        """Set when transactions are captured for the first time, by a timeline that has its base."""
         self.stored: Callable[[str, SegmentHeader, SegmentFooter, int], None] | None = None
         """Called with key, ends and size of every segment that was stored."""
+        self.snapshot_stored: Callable[[], None] | None = None
+        """Called when a base or another snapshot was stored."""
         self._parts = parts
         self._settings = settings
         self._store = opened.store
@@ -225,6 +229,8 @@ class Shipper:
             if there.size_bytes != item.size_bytes:
                 raise
         await self._keep(item)
+        if self.snapshot_stored is not None:
+            self.snapshot_stored()
         self._parts.report(
             SnapshotWritten(
                 database=str(self._settings.path),

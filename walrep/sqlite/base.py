@@ -29,6 +29,7 @@ from walrep.core.units import Seq, Txid, lock_byte_page
 from walrep.disk.atomic import map_os_errors
 from walrep.disk.room import DiskRoom
 from walrep.errors import SpoolFull, check
+from walrep.sqlite.failures import map_database_errors
 from walrep.sqlite.reader import LogReader
 
 __all__ = ["BaseCopy"]
@@ -60,7 +61,11 @@ class BaseCopy:
         self._offset = 0
         with map_os_errors(f"create {path}"):
             self._file = path.open("wb")
-        self._write(encode_snapshot_start(header))
+        try:
+            self._write(encode_snapshot_start(header))
+        except BaseException:
+            self.abandon()
+            raise
 
     def begin(self) -> bool:
         """Note what is dirty when the copy begins; False if not everything committed could be captured yet."""
@@ -76,7 +81,8 @@ class BaseCopy:
         """Copy the next slice of the file; False when its end was reached. Runs on any thread."""
         page_size = self._page_size
         slice_pages = max(1, _SLICE_BYTES // page_size)
-        data = self._reader.files.file_pages(self._next_pgno, slice_pages)
+        with map_database_errors(self._reader.files.path):
+            data = self._reader.files.file_pages(self._next_pgno, slice_pages)
         view = memoryview(data)
         count = len(data) // page_size
         for start in range(0, count, self._block_pages):
@@ -186,6 +192,7 @@ class BaseCopy:
                 "the disk is almost full",
                 detail=str(self.path),
                 hint="make room for a compressed copy of the database, or move the state with state-dir",
+                room_bytes=self._offset + len(data) + _SLICE_BYTES,
             )
         with map_os_errors(f"write {self.path}"):
             self._file.write(data)

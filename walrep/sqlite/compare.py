@@ -12,6 +12,7 @@ from walrep.core.checkpoint import CapturePolicy, Standstill, note_locks
 from walrep.core.pages import PageHashes, page_hash
 from walrep.core.units import lock_byte_page
 from walrep.core.wal import WAL_INDEX_HEADER_BYTES
+from walrep.sqlite.failures import map_database_errors
 from walrep.sqlite.walfile import WalFiles
 
 __all__ = ["FileComparison"]
@@ -49,7 +50,8 @@ class FileComparison:
             return False
         first, page_size = self._next_pgno, self._files.page_size
         count = min(self._slice_pages, self._hashes.page_count + 1 - first)
-        view = memoryview(self._files.file_pages(first, count))
+        with map_database_errors(self._files.path):
+            view = memoryview(self._files.file_pages(first, count))
         self._next_pgno += count
         for index in range(count):
             page = view[index * page_size : (index + 1) * page_size]

@@ -227,7 +227,7 @@ class SnapshotCopy:
                 continue
             first = int(run[0])
             with map_os_errors("read the database for a snapshot"):
-                data = os.pread(self._reader.files.db_fd, len(run) * page_size, (first - 1) * page_size)
+                data = self._reader.files.file_pages(first, len(run))
             view = memoryview(data)
             for index in range(len(data) // page_size):
                 yield start + index, first + index, view[index * page_size : (index + 1) * page_size]
