@@ -10,6 +10,8 @@ from pathlib import Path
 
 from tests.crash.running import KINDS, UNDISTURBED, Report, cases_of, run_cases
 
+_TOLD_EACH = 50
+
 
 def main() -> int:
     """Run what the arguments say."""
@@ -29,10 +31,21 @@ def main() -> int:
         every = [case for kind in arguments.kind for case in cases_of(kind, reference.calls)]
         cases = random.Random(arguments.seed).sample(every, len(every) // arguments.every)
         print(f"seed {arguments.seed}: {len(cases)} cases of {len(reference.calls)} calls, in {folder}", flush=True)
-    reports = run_cases(cases, folder, workers=arguments.workers, tell=_tell)
+    reports = run_cases(cases, folder, workers=arguments.workers, tell=_Progress().tell)
     failed = [report.case for report in reports if report.problems]
     print(f"{len(failed)} of {len(reports)} failed{': ' + ' '.join(failed) if failed else ''}")
     return 1 if failed else 0
+
+
+class _Progress:
+    def __init__(self) -> None:
+        self._count = 0
+
+    def tell(self, report: Report) -> None:
+        self._count += 1
+        _tell(report)
+        if self._count % _TOLD_EACH == 0:
+            print(f"{self._count} done", flush=True)
 
 
 def _tell(report: Report) -> None:
