@@ -42,6 +42,7 @@ class CompactionLoop:
         self._shipper = shipper
         self._changed = asyncio.Event()
         self._told: set[tuple[AlarmKey, str]] = set()
+        self._begins = spool.state.timeline is None
         self._work = spool.directory.path / "packing"
         self._compactor = Compactor(
             store,
@@ -62,8 +63,9 @@ class CompactionLoop:
     async def run(self) -> None:
         """Compact for ever, once uploads are allowed."""
         await self._shipper.admitted.wait()
-        # What a timeline begins with is looked at together with the rest, unless that takes long.
-        await wait_for_event(self._shipper.captures, _BEGIN_S)
+        if self._begins:
+            # What a timeline begins with is looked at together with the rest, unless that takes long.
+            await wait_for_event(self._shipper.captures, _BEGIN_S)
         is_loaded = False
         while True:
             wait_s: float | None = _AGAIN_S
