@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from walrep.core.units import format_seq
-from walrep.disk.atomic import map_os_errors, remove_temporaries
+from walrep.disk.atomic import fsync_directory, map_os_errors, remove_temporaries
 
 __all__ = ["Outbox", "OutboxItem"]
 
@@ -113,6 +113,8 @@ class Outbox:
             # Somebody who needs room may have removed the folder.
             self.cache.mkdir(mode=0o700, exist_ok=True)
             item.path.rename(self.cache / item.path.name)
+            # A power cut must not bring it back when those before it, which are packed by then, are gone.
+            fsync_directory(self.folder)
         except OSError:
             return False
         return True

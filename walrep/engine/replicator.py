@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -130,8 +129,9 @@ class Replicator:
             loops.append(group.create_task(self._quit_on_stop(stop)))
             loops.append(group.create_task(self._quit_on_request(spool.directory.path / DETACH_REQUEST)))
             await self._timelines(shipper, spool)
-            await self._seal_leftover(shipper, spool)
-            durable = await self._deadline.in_time(shipper.drained()) and not spool.totals.commit_count
+            is_known = await self._seal_leftover(shipper, spool)
+            is_drained = await self._deadline.in_time(shipper.drained())
+            durable = is_known and is_drained and not spool.totals.commit_count
             for loop in loops:
                 loop.cancel()
         self._parts.report(
@@ -149,14 +149,23 @@ class Replicator:
                 hint="they are kept, and go out at the next start",
             )
 
-    async def _seal_leftover(self, shipper: Shipper, spool: Spool) -> None:
-        """Ship what a spool that failed left in the journal; if it cannot be sealed now, the next start does."""
-        if spool.totals.commit_count:
-            with suppress(SpoolError):
+    async def _seal_leftover(self, shipper: Shipper, spool: Spool) -> bool:
+        """Ship what a spool that failed left in the journal; if it cannot be sealed now, the next start does.
+
+        Return whether it is known that nothing is left on disk: where the disk fails, what is there cannot be told.
+        """
+        is_known = True
+        try:
+            if spool.totals.commit_count:
                 await shipper.on_worker(spool.recover)
                 await shipper.on_worker(partial(spool.seal, self._parts.clock.now_ms()))
-        with suppress(SpoolError):
+        except SpoolError:
+            is_known = False
+        try:
             await shipper.requeue()
+        except SpoolError:
+            is_known = False
+        return is_known
 
     async def _quit_on_stop(self, stop: asyncio.Event) -> None:
         await stop.wait()
