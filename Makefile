@@ -6,7 +6,7 @@ READY := .venv/.ready
 PATHS := $(wildcard walrep tests benchmarks)
 
 .DEFAULT_GOAL := help
-.PHONY: help check test test-servers lint fast demo demo-s3 servers bench bench-quick month soak mutants format clean
+.PHONY: help check test test-servers lint fast demo demo-s3 servers bench bench-quick month soak crash engines coverage mutants format clean
 
 help:  ## Show this list
 	@grep -E '^[a-z0-9-]+:.*##' Makefile | sed -E 's/^([a-z0-9-]+):[^#]*## */\1\t/' | expand -t 12
@@ -55,8 +55,19 @@ bench-quick: $(READY)  ## walrep beside other ways to protect a database: a look
 month: $(READY)  ## 30 days in virtual time, idle, steady, in bursts: objects, requests, bytes, 100 restores of each
 	$(BIN)/python -m benchmarks.month
 
-soak: $(READY)  ## The long runs; results as JSON in soak-results/
-	$(BIN)/python -m tests.hostile --seconds 60 --restores 200 --out soak-results
+soak: $(READY)  ## The long runs, hours of them; results as JSON in soak-results/. SEED=n: one run of the model again
+	$(if $(SEED),,$(BIN)/python -m tests.hostile --seconds 60 --restores 200 --out soak-results)
+	$(BIN)/python -m tests.model $(if $(SEED),--seed $(SEED),--minutes 120) --out soak-results
+
+crash: $(READY)  ## A kill, a power cut, a failing disk at every call that changes something: some 2000 short lives
+	$(BIN)/python -m tests.crash
+
+engines: $(READY)  ## The app on 13 older releases of SQLite, 3.40 to 3.53, from PyPI into .venv-engines/
+	$(BIN)/python -m tests.hostile.engines
+
+coverage: $(READY)  ## Branch coverage of walrep/core by the tests that drive it
+	$(BIN)/python -m coverage run -m pytest tests/core tests/engine/test_restorer.py tests/engine/test_restorer_packs.py
+	$(BIN)/python -m coverage report
 
 mutants: $(READY)  ## Apply every patch of tests/mutants; each must be killed by a test
 	$(BIN)/python -m tests.mutants
@@ -66,5 +77,5 @@ format: $(READY)  ## Format, and fix what can be fixed
 	$(BIN)/ruff format $(PATHS)
 
 clean:  ## Remove everything that was built or measured
-	rm -rf .venv .venv-servers build dist demo-data soak-results benchmarks/results .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-servers .venv-engines .coverage build dist demo-data soak-results benchmarks/results .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find $(PATHS) -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -4,9 +4,8 @@
     python -m benchmarks.month --real s3 [--seconds 900]     # real time: a real S3 server, intervals scaled by 30
 
 In virtual time everything is real but time and the store: supervisor, capture of a live SQLite database, spool, packs,
-restores. Scenarios of three days are continued to thirty by the planner, on the sizes that were recorded. There is one
-snapshot, the base of each timeline: nothing is older than a window that could expire, so nothing is deleted but what
-packs replace, and a restore reads everything from the base on.
+restores. Scenarios of three days are continued to thirty by the planner, on the sizes that were recorded. Nothing
+is older than the window of thirty days, so nothing is deleted but what packs replace.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ MONTH_DAYS = 30
 MEMORY = Path("/dev/shm")
 COLUMNS = (
     "",
-    "grace over",
+    "at midnight",
     "most live",
     "created",
     "deleted",
@@ -100,11 +99,11 @@ def show(result: Result) -> None:
 
 def _cells(day: Day) -> tuple[str, ...]:
     asked = day.requests
-    settled = "" if day.live_settled is None else str(day.live_settled)
+    midnight = "" if day.live_midnight is None else str(day.live_midnight)
     counts = (day.live_max, day.created, day.deleted, asked.put, asked.get, asked.head, asked.list)
     moved = (asked.delete_requests, asked.bytes_up // 1000, asked.bytes_down)
     name = f"{day.name}, planned" if day.planned else day.name
-    return (name, settled, *(f"{each:,}" for each in counts + moved))
+    return (name, midnight, *(f"{each:,}" for each in counts + moved))
 
 
 def _virtual(options: argparse.Namespace) -> Iterator[Result]:

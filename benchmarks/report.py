@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 import zstandard
 
-PACKAGES = ("apsw", "msgspec", "numpy", "uvloop", "watchdog", "xxhash", "zstandard")
+PACKAGES = ("apsw", "msgspec", "numpy", "uvloop", "xxhash", "zstandard")
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,6 +6,8 @@ import threading
 from concurrent.futures import Executor
 from pathlib import Path
 
+import msgspec
+
 from walrep.clock import SystemClock
 from walrep.core.checkpoint import CapturePolicy
 from walrep.core.objects import SnapshotHeader, TimelineStart, Writer
@@ -14,7 +16,7 @@ from walrep.core.units import Seq, make_timeline_id
 from walrep.disk.spool import Spool
 from walrep.disk.state import StateDirectory
 from walrep.engine.spooler import Spooler, SpoolerLimits
-from walrep.engine.timeline import _state_after
+from walrep.engine.timeline import state_changes
 from walrep.sqlite.base import BaseCopy
 from walrep.sqlite.capture import Capture
 from walrep.sqlite.keeper import Keeper
@@ -75,13 +77,14 @@ class Rig:
         self.spool.open_timeline(timeline, TimelineStart(reason="benchmark"), page_size, now_ms)
         header = SnapshotHeader(replica=NONCE, timeline=timeline, writer=writer, created_ms=now_ms, page_size=page_size)
         base = BaseCopy(self.capture.reader, self.directory.path / "base.part", header, self.spool.room)
+        # A keeper begins at a sweep; until then a lock stands in for it, and no base is made.
         while not base.begin():
-            pass
+            self.capture.tick()
         while base.copy_slice():
             pass
         while not base.overlay(Seq(self.spool.state.next_seq - 1)):
-            pass
+            self.capture.tick()
         base.close()
-        state = _state_after(self.spool.state, self.capture, base)
+        state = msgspec.structs.replace(self.spool.state, **state_changes(self.capture, base))
         self.spool.begin_timeline(base.path, state, self.capture.reader.encoder.hashes.to_bytes())
         self.capture.reader.sink = self.spooler

@@ -33,6 +33,7 @@ from walrep.disk.spool import DISK_RESERVE_BYTES
 from walrep.engine import inspect, pins
 from walrep.engine.asking import SnapshotAnswer, SnapshotRequest, ask_for_snapshot
 from walrep.engine.compactor import Compacted, Compactor, Workplace
+from walrep.engine.descriptors import raise_descriptor_limit
 from walrep.engine.detach import DetachOutcome, detach as run_detach
 from walrep.engine.fetch import read_history
 from walrep.engine.inspect import DumpRecord
@@ -118,6 +119,7 @@ async def replicate(
         WalrepError: the protection of a database ended for good.
 
     """
+    raise_descriptor_limit()
     async with open_stores(_STORE_THREADS, clock, environment, settings.s3, _WRITING) as stores:
         supervisor = Supervisor(settings, open_store=stores.open, clock=clock, report=report, new_writer=new_writer)
         await supervisor.run(stop)

@@ -1,9 +1,10 @@
-"""The one door to time."""
+"""The one door to time, and to what bounds the monotonic one: the boot of the machine."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 from typing import Protocol
 
 __all__ = ["Clock", "SystemClock"]
@@ -18,6 +19,10 @@ class Clock(Protocol):
 
     def monotonic_s(self) -> float:
         """Return seconds from an arbitrary origin; never steps back."""
+        ...
+
+    def boot_id(self) -> str:
+        """Return what tells this boot of the machine from every other; empty if it is not known."""
         ...
 
     def pause(self, seconds: float) -> None:
@@ -39,6 +44,13 @@ class SystemClock:
     def monotonic_s(self) -> float:
         """Return seconds from an arbitrary origin."""
         return time.monotonic()
+
+    def boot_id(self) -> str:
+        """Return the kernel's random id of this boot."""
+        try:
+            return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        except OSError:
+            return ""
 
     def pause(self, seconds: float) -> None:
         """Block the calling thread."""

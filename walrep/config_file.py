@@ -86,7 +86,7 @@ def read_file(file: Path) -> ConfigFile:
         document = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError("the configuration cannot be read", detail=f"{file}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError("the configuration is not TOML", detail=f"{file}: {error}") from error
     _check_keys(document, ConfigFile, file, "")
     _check_keys(document.get("retention"), RetentionTable, file, "retention.")

@@ -8,8 +8,10 @@
     │   ├─ NotWalMode
     │   ├─ DatabaseInUse
     │   ├─ DatabaseBusy                        transient
+    │   ├─ DatabaseUnreadable                  mendable
     │   ├─ DatabaseReplaced
     │   ├─ UnsupportedFilesystem
+    │   ├─ SnapshotFailed
     │   └─ CaptureBroken
     ├─ StoreError                          4   the place where replicas are kept
     │   ├─ ObjectNotFound
@@ -49,6 +51,7 @@ __all__ = [
     "DatabaseInUse",
     "DatabaseMissing",
     "DatabaseReplaced",
+    "DatabaseUnreadable",
     "InvariantViolated",
     "NotADatabase",
     "NotDurable",
@@ -60,6 +63,7 @@ __all__ = [
     "ReplicaConflict",
     "RestoreError",
     "RestoreMismatch",
+    "SnapshotFailed",
     "SpoolError",
     "SpoolFull",
     "StoreError",
@@ -126,12 +130,22 @@ class DatabaseBusy(DatabaseError):
     transient = True
 
 
+class DatabaseUnreadable(DatabaseError):
+    """The operating system, or SQLite, refuses the files of the database."""
+
+    mendable = True
+
+
 class DatabaseReplaced(DatabaseError):
     """The path now names another file than the one that is being captured."""
 
 
 class UnsupportedFilesystem(DatabaseError):
     """SQLite's shared memory is not coherent on this kind of file system."""
+
+
+class SnapshotFailed(DatabaseError):
+    """A snapshot of the database cannot be completed now; nothing else depends on it."""
 
 
 class CaptureBroken(DatabaseError):
@@ -223,7 +237,11 @@ class SpoolError(WalrepError):
 
 
 class SpoolFull(SpoolError):
-    """The outbox reached its limit, or the disk is full."""
+    """The outbox reached its limit, or the disk is full; `room_bytes` is how much is known to be needed, if it is."""
+
+    def __init__(self, message: str, *, detail: str = "", hint: str = "", room_bytes: int = 0) -> None:
+        super().__init__(message, detail=detail, hint=hint)
+        self.room_bytes = room_bytes
 
 
 class NotDurable(WalrepError):

@@ -175,7 +175,7 @@ def _strategies(seen: Observed) -> list[Strategy]:
     profiles = list(PROFILES.values())
     found = []
     for rpo_s in RPOS_S:
-        settings = WalrepSettings(flush=FlushPolicy(rpo_s=rpo_s), daily_snapshots=True)
+        settings = WalrepSettings(flush=FlushPolicy(rpo_s=rpo_s), snapshots=True)
         own = compare_strategies(seen.workload, settings, profiles)[0]
         named = msgspec.structs.replace(own.forecast, strategy=f"walrep, RPO {_short(rpo_s)}")
         found.append(msgspec.structs.replace(own, forecast=named))

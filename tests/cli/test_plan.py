@@ -103,19 +103,18 @@ def test_json_has_the_workload_each_strategy_and_its_traffic_in_each_store(capsy
         "objects",
     ]
     assert list(walrep["requests"]) == ["put", "get", "head", "list", "delete"]
-    assert (walrep["days"], walrep["live_midnight_count"], walrep["live_peak_count"]) == (30, 96, 283)
+    assert (walrep["days"], walrep["live_midnight_count"], walrep["live_peak_count"]) == (30, 130, 317)
     assert (garage["profile"], garage["days"], garage["idle_bytes"]) == ("garage", 30, 2700 * 30 * 86_400)
     assert garage["list_bytes"] > 0
 
 
 def test_walrep_is_shown_as_it_is_today(capsys: pytest.CaptureFixture[str]) -> None:
-    """Packs are proved without being downloaded; nothing expires, and nothing that is only planned is shown."""
+    """Packs are proved without being downloaded, and what is older than the retention is gone."""
     _workload, strategies = planned(capsys, *ONE)
     walrep = strategies["walrep"]
-    assert (walrep["requests"]["get"], walrep["download_bytes"]) == (0, 0)
-    assert walrep["growth_bytes"] > 0
-    assert walrep["restorable"] == "every transaction since the base, at most 10 s behind"
-    assert any(note.startswith("nothing expires") for note in walrep["notes"])
+    assert (walrep["requests"]["get"], walrep["download_bytes"]) == (30, 30 * 300)
+    assert walrep["growth_bytes"] == 0
+    assert walrep["restorable"] == "every transaction of 30 days, at most 10 s behind"
     assert list(strategies) == STRATEGIES
 
 
@@ -143,9 +142,9 @@ def test_one_store_is_chosen(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["plan", "--json", *ONE, "--store-profile", "ceph"]) == 0
     lines = records(capsys)
     assert {line["profile"] for line in lines if line["type"] == "traffic"} == {"ceph"}
-    assert lines[1]["requests"]["list"] == 0
+    assert lines[1]["requests"]["list"] == 30 * 2
     _workload, strategies = planned(capsys, *ONE, "--store-profile", "garage", "--store-profile", "garage")
-    assert strategies["walrep"]["requests"]["list"] == 30 * 96
+    assert strategies["walrep"]["requests"]["list"] == 30 * (96 + 2)
 
 
 def test_the_table_fits_a_terminal_and_says_what_it_is(capsys: pytest.CaptureFixture[str]) -> None:
@@ -160,12 +159,12 @@ def test_the_table_fits_a_terminal_and_says_what_it_is(capsys: pytest.CaptureFix
         "settings  RPO 10 s, retention 30 days",
     ]
     cells = {line[:24].strip(): line[24:].split() for line in lines if line.startswith("  ")}
-    assert cells["live after midnight"][:3] == ["96", "30", "2,592,000"]
-    assert cells["live at most"][:3] == ["283", "31", "2,678,400"]
-    assert cells["LIST"][0] == "0"
+    assert cells["live after midnight"][:3] == ["130", "30", "2,592,000"]
+    assert cells["live at most"][:3] == ["317", "31", "2,678,400"]
+    assert cells["LIST"][0] == "60"
     text = " ".join(captured.out.split())
     assert "a forecast, not a measurement" in text
-    assert "walrep: nothing expires: this version makes no snapshot after the base" in text
+    assert "walrep: every transaction of 30 days, at most 10 s behind" in text
     assert "what is not given of the workload" in text
     assert all(f"- {name}: " in text for name in PROFILES)
     assert "the cluster itself adds 1.52 GiB a week" in text
@@ -179,11 +178,11 @@ def test_what_is_shown_is_what_was_compared(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_counts_are_whole_where_they_can_be(capsys: pytest.CaptureFixture[str]) -> None:
-    """A transaction in four days, each of which makes a segment."""
-    assert run(["plan", "--transactions-per-second", str(0.25 / 86_400), "--store-profile", "minio"]) == 0
+    """A transaction in twenty days, each of which makes a segment, a snapshot and a record."""
+    assert run(["plan", "--transactions-per-second", str(0.05 / 86_400), "--store-profile", "minio"]) == 0
     lines = capsys.readouterr().out.splitlines()
     cells = {line[:24].strip(): line[24:].split() for line in lines}
-    assert (cells["created"][0], cells["live after midnight"][0], cells["PUT"][1]) == ("7.5", "10", "150")
+    assert (cells["created"][0], cells["live after midnight"][0], cells["PUT"][1]) == ("4.5", "7.2", "150")
     assert sum("minio" in line for line in lines) == 2
 
 

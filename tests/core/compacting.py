@@ -9,7 +9,7 @@ import msgspec
 from walrep.core.chain import Chain
 from walrep.core.compaction import CompactionPlan, CompactionPolicy, PackPlan, plan_compaction
 from walrep.core.names import PackName, segment_key
-from walrep.core.stored import Fact, PackFact, SegmentFact, Stored, newest_segments
+from walrep.core.stored import Fact, PackFact, SegmentFact, Stored, newest_of_writers
 from walrep.core.units import Seq, TimelineId, Txid
 
 __all__ = [
@@ -136,7 +136,7 @@ class Place:
 
     def delete(self, key: str) -> None:
         """Delete what is neither pinned nor the newest segment."""
-        assert key not in newest_segments(self.stored())
+        assert key not in newest_of_writers(self.stored())
         assert not _is_pinned(self.objects.pop(key))
 
     def check_all_there(self) -> None:
@@ -154,6 +154,7 @@ class Place:
         self, transactions: int, size_bytes: int, *, pinned: bool = False, seen_ms: int | None = None
     ) -> None:
         self.seq += 1
+        seen_ms = self.now_ms if seen_ms is None else seen_ms
         segment = SegmentFact(
             key=segment_key(self.seq),
             timeline=self.timeline,
@@ -164,7 +165,8 @@ class Place:
             txid_after=Txid(self.txid + transactions),
             checksum_before=checksum_at(self.txid),
             checksum_after=checksum_at(self.txid + transactions),
-            first_seen_ms=self.now_ms if seen_ms is None else seen_ms,
+            first_seen_ms=seen_ms,
+            seen_ms=(seen_ms, seen_ms),
             is_opening=pinned,
         )
         self.txid += transactions

@@ -8,10 +8,12 @@ from hypothesis import given, strategies as st
 from walrep.core.checkpoint import (
     CapturePolicy,
     KeeperView,
+    Standstill,
     Step,
     TickView,
     WriteLockAdvice,
     next_passive_wait,
+    note_locks,
     plan_tick,
     plan_write_lock,
 )
@@ -177,3 +179,40 @@ def test_a_passive_that_does_nothing_is_asked_for_less_and_less_often() -> None:
     assert waits == sorted(waits)
     assert waits[-1] == POLICY.passive_wait_max_s
     assert next_passive_wait(wait_s, progress=True, policy=POLICY) == POLICY.passive_wait_min_s
+
+
+def look_again(looks: list[tuple[float, bytes, int | None, int | None]]) -> tuple[Standstill | None, float]:
+    """Return what looks add up to, each given by time, wal-index header, checkpointer and writer."""
+    standstill: Standstill | None = None
+    for now_s, header, checkpointer, writer in looks:
+        standstill = note_locks(standstill, now_s=now_s, header=header, checkpointer=checkpointer, writer=writer)
+    return standstill, looks[-1][0]
+
+
+@pytest.mark.parametrize("pid", [7, 0])
+def test_a_checkpoint_waits_that_holds_both_locks_at_every_look_while_nothing_is_committed(pid: int) -> None:
+    """Also where the kernel does not tell its process, because it is in another container."""
+    standstill, now_s = look_again([(0.03 * n, b"h", pid, pid) for n in range(5)])
+    assert standstill is not None
+    assert standstill.lasts(now_s, POLICY)
+
+
+@pytest.mark.parametrize(
+    "looks",
+    [
+        pytest.param([(0.01 * n, b"h", 7, 7) for n in range(6)], id="too short"),
+        pytest.param([(1.0 * n, b"h", 7, 7) for n in range(3)], id="seen too seldom"),
+        pytest.param([(0.03 * n, b"h%d" % (n // 2), 7, 7) for n in range(9)], id="commits"),
+        pytest.param([(0.03 * n, b"h%d" % (n // 2), 0, 0) for n in range(9)], id="commits in another container"),
+        pytest.param([(0.03 * n, b"h", 7, 8) for n in range(9)], id="two processes"),
+        pytest.param([(0.03 * n, b"h", 7, 0) for n in range(9)], id="one of them in another container"),
+        pytest.param([(0.03 * n, b"h", 7, None if n == 6 else 7) for n in range(9)], id="write lock let go"),
+        pytest.param([(0.03 * n, b"h", None if n == 6 else 7, 7) for n in range(9)], id="checkpoint lock let go"),
+        pytest.param([(0.03 * n, b"h", 7 + n // 3, 7 + n // 3) for n in range(9)], id="another process"),
+    ],
+)
+def test_what_does_not_last_is_no_checkpoint_that_waits(
+    looks: list[tuple[float, bytes, int | None, int | None]],
+) -> None:
+    standstill, now_s = look_again(looks)
+    assert standstill is None or not standstill.lasts(now_s, POLICY)

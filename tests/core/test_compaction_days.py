@@ -9,7 +9,7 @@ from hypothesis import given, settings, strategies as st
 from tests.core.compacting import DAY, MIB, MINUTE, POLICY, QUARTER, RPO, Place, run_until, with_days
 from walrep.core.chain import contains
 from walrep.core.compaction import CompactionPlan, CompactionPolicy
-from walrep.core.stored import Fact, PackFact, SegmentFact, newest_segments
+from walrep.core.stored import Fact, PackFact, SegmentFact, newest_of_writers
 
 SMALL = CompactionPolicy(
     spans_ms=(QUARTER, 4 * QUARTER), pack_bytes_max=40_000, settle_ms=MINUTE // 2, grace_ms=10 * MINUTE
@@ -63,7 +63,7 @@ def test_however_large_segments_are_packs_stay_below_their_limit_and_few(size_by
     # Each but the last is at least half full.
     assert len(packs) <= 2 * total // POLICY.pack_bytes_max + 1
     segments = [each for each in place.objects.values() if isinstance(each, SegmentFact) and not each.pinned]
-    assert [each.key for each in segments] == [*newest_segments(place.stored())]
+    assert [each.key for each in segments] == [*newest_of_writers(place.stored())]
     # What was sent again: each byte at most once for each tier.
     assert sum(each.size_bytes for each in place.built) <= 2 * total
 
@@ -129,7 +129,7 @@ def _pinned(fact: Fact) -> bool:
 
 def stays(place: Place, fact: Fact) -> bool:
     """Whether it is not deleted, whatever pack holds it."""
-    return _pinned(fact) or fact.key in newest_segments(place.stored())
+    return _pinned(fact) or fact.key in newest_of_writers(place.stored())
 
 
 @given(actions())

@@ -38,7 +38,7 @@ def test_an_object_for_every_change() -> None:
 def test_all_strategies_with_the_same_retention() -> None:
     forecasts = forecast_all(BUSY, WalrepSettings(retention=RetentionPolicy(window_s=7 * 86_400.0)))
     assert [(each.strategy, each.restorable) for each in forecasts] == [
-        ("walrep", "every transaction since the base, at most 10 s behind"),
+        ("walrep", "every transaction of 7 days, at most 10 s behind"),
         ("daily snapshot", "one state a day of 7 days, at most a day behind"),
         ("object per change", "every change of 7 days"),
         ("litestream 0.5", "every 1 s of the last 5 min, every 30 s of 1 day"),
@@ -53,18 +53,20 @@ def test_only_the_traffic_of_stores_without_create_only_put_has_lists_of_walrep(
     own, *others = compare_strategies(BUSY, TODAY, [garage, ceph])
     assert [each.profile for each in own.traffic] == ["garage", "ceph"]
     assert own.traffic == (forecast_traffic(watchful, garage), forecast_traffic(own.forecast, ceph))
-    assert own.forecast.requests.list == 0
-    assert [each.split(":")[0] for each in own.forecast.notes[2:]] == [
-        "on a store without create-only PUT (garage) a writer looks for others"
-    ]
+    assert own.forecast.requests.list == 30 * 2
+    assert [
+        each.removesuffix(" LISTs more, which are counted in the traffic there") for each in own.forecast.notes[1:]
+    ] == ["on a store without create-only PUT (garage) a writer looks for others: 2,880"]
     assert tuple(each.forecast for each in others) == forecast_all(BUSY, TODAY)[1:]
 
 
 def test_where_no_store_has_create_only_put_the_requests_have_the_lists_too() -> None:
     (own, *_others) = compare_strategies(BUSY, TODAY, [PROFILES["garage"]])
     assert own.forecast == forecast_walrep(BUSY, WalrepSettings(creates_only=False))
-    assert own.forecast.requests.list == 30 * 96
-    assert own.traffic[0].list_bytes == pytest.approx(30 * 96 * (90 + 1) * (400 + 560 + 1000))
+    assert own.forecast.requests.list == 30 * (96 + 2)
+    assert len(own.forecast.notes) == 1
+    looking = next(each for each in own.forecast.accesses if each.what == "looking for another writer")
+    assert (looking.row_count, looking.large_row_count, looking.object_bytes) == (90, 32, 1560)
 
 
 def test_what_is_never_written_has_no_note_about_lists() -> None:

@@ -19,11 +19,12 @@ from walrep.core.container import parse_footer
 from walrep.core.index import decode_index_rows, decompress_index, parse_index
 from walrep.core.journal import decode_entry, encode_entry
 from walrep.core.names import parse_pack_key, parse_segment_key, parse_snapshot_key
-from walrep.core.objects import SegmentHeader, SnapshotHeader
+from walrep.core.objects import SegmentHeader, SnapshotHeader, Writer
 from walrep.core.pack import IndexBlock, parse_pack_footer, read_pack, read_pack_chunks
+from walrep.core.prunings import PRUNE_FORMAT, PruneRecord, decode_record, encode_record
 from walrep.core.segment import SegmentChunk, read_segment
 from walrep.core.snapshot import SnapshotPages, read_snapshot
-from walrep.core.units import parse_bookmark
+from walrep.core.units import Seq, parse_bookmark
 from walrep.core.wal import parse_page_size, parse_wal_header, parse_wal_index
 from walrep.core.walsum import frame_headers, valid_frame_count
 from walrep.engine.lineage import read_replica_info
@@ -55,6 +56,17 @@ SEGMENT = OBJECTS["segments/0000000000000002"]
 PACK = next(data for key, data in OBJECTS.items() if key.startswith("packs/"))
 SNAPSHOT = next(data for key, data in OBJECTS.items() if key.startswith("snapshots/"))
 INDEX = next(item.plain for item in read_pack(io.BytesIO(PACK).read) if isinstance(item, IndexBlock))
+PRUNE_RECORD = encode_record(
+    PruneRecord(
+        format=PRUNE_FORMAT,
+        pruned_ms=9000,
+        expired_ms=5000,
+        by=Writer(nonce="n", host="box", pid=4),
+        counts=(3, 0, 12),
+        gone=((Seq(2), Seq(9)), (Seq(11), Seq(40))),
+        snapshots=("snapshots/00001-00112233/1",),
+    )
+)
 ENTRY = encode_entry(make_entry([1, 2, 9], [11, 12, 13], [(1, 2)], 9))
 
 
@@ -111,6 +123,7 @@ DECODERS: dict[str, tuple[Callable[[bytes], object], bytes]] = {
     "table": (lambda data: decode_table(data, page_size=512, offset=0), SEGMENT[200:300]),
     "pages": (lambda data: decode_pages(data, (), page_count=4, page_size=512, offset=0), SNAPSHOT[-200:]),
     "journal entry": (decode_entry, ENTRY),
+    "record of a prune": (decode_record, PRUNE_RECORD),
 }
 
 

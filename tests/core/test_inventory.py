@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from walrep.core.history import Segment
@@ -120,14 +121,17 @@ def test_what_is_not_known_is_none_of_retentions_business(key: str) -> None:
 def test_the_newest_segment_is_reserved_also_beside_a_pack_of_its_number() -> None:
     facts = {each.key: each for each in (fact(3), fact(4))}
     holding = take_inventory(listed(*facts, pack(2, 4)), facts)
-    assert set(holding.reserved) == {segment_key(4)}
+    assert set(holding.reserved) == {segment_key(4), pack(2, 4)}
 
 
-def test_the_newest_segment_of_each_writer_is_reserved() -> None:
-    """INV-24: each of them looks for its own, and on such a store the numbers of one are not behind the other's."""
+def test_the_newest_segment_of_the_writer_that_took_over_is_reserved_and_that_with_the_highest_number() -> None:
+    """INV-24: it looks for its own at its next start; the other one was shut out, and went on for a while."""
     ours, theirs = "1" * 16, "2" * 16
-    facts = {each.key: each for each in (fact(3, ours), fact(4, ours), fact(8, theirs), fact(9, theirs))}
-    assert set(take_inventory(listed(*facts), facts).reserved) == {segment_key(4, ours), segment_key(9, theirs)}
+    old = [msgspec.structs.replace(fact(seq, theirs), timeline=make_timeline_id(1, theirs)) for seq in (2, 8, 9)]
+    new = [msgspec.structs.replace(fact(seq, ours), timeline=make_timeline_id(2, ours)) for seq in (3, 4)]
+    facts = {each.key: each for each in (*old, *new)}
+    expected = {segment_key(4, ours), segment_key(9, theirs)}
+    assert set(take_inventory(listed(*facts), facts).reserved) == expected
 
 
 def test_a_segment_that_is_not_known_and_in_no_pack_is_to_be_read() -> None:

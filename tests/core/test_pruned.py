@@ -79,7 +79,7 @@ def test_what_was_deleted_before_a_snapshot_is_no_problem() -> None:
     history = history_of(builder.objects)
     assert kinds(history) == []
     assert [(each.first_txid, each.last_txid) for each in history.timelines[0].ranges] == [(4, 7)]
-    assert not history.timelines[0].tail_gone
+    assert not history.timelines[0].tail_missing
     assert history.leaving == frozenset()
 
 
@@ -143,7 +143,7 @@ def test_a_time_behind_a_kept_position_is_not_that_position(timeline: str | None
     builder = pinned(2)
     prune(builder, (3, 4))
     for ms in (13_000, 14_500, 16_000, 59_000):
-        with pytest.raises(TargetNotFound, match="is not kept any more") as caught:
+        with pytest.raises(TargetNotFound, match="is not here any more") as caught:
             plan(builder, AtTime(ms), timeline=timeline, nearest_before=nearest_before)
         assert "retention deleted it" in caught.value.detail
         assert "--txid 3" in caught.value.hint
@@ -154,7 +154,7 @@ def test_a_time_behind_a_kept_position_is_not_that_position(timeline: str | None
 def test_the_newest_of_a_timeline_whose_end_is_gone_is_not_what_is_left_of_it() -> None:
     builder = pinned(2)
     prune(builder, (3, 4))
-    with pytest.raises(TargetNotFound, match="is not kept any more"):
+    with pytest.raises(TargetNotFound, match="is not here any more"):
         plan(builder, Latest(), timeline="1")
     assert plan(builder, AtTxid(Txid(3)), timeline="1").position.txid == 3
     assert plan(builder, Latest()).position.timeline == builder.timeline
@@ -218,6 +218,33 @@ def test_a_timeline_of_which_something_else_is_left_has_not_expired() -> None:
     lose_snapshots(builder, [key for key in builder.objects if builder.timeline in key])
     prune(builder, (3, 4))
     assert kinds(history_of(builder.objects)) == ["missing-base", "lost-pin"]
+
+
+def test_the_newest_segment_that_no_restore_needs_is_no_problem() -> None:
+    """INV-24: it stays for the writer's next start, below a snapshot of the same position."""
+    builder = plain()
+    builder.snapshot(18_000)
+    lose_snapshots(builder, [key for key in builder.objects if f"/{6:016d}-" in key])
+    prune(builder, (2, 3))
+    history = history_of(builder.objects)
+    assert kinds(history) == []
+    assert [(each.first_txid, each.last_txid) for each in history.timelines[0].ranges] == [(6, 6)]
+
+
+def test_the_newest_segment_of_who_was_shut_out_is_no_problem() -> None:
+    """Its timeline has expired but for that: a take-over counts on from its number."""
+    builder = plain()
+    builder.seq = 9
+    add(builder, steady(17_000))
+    newest = builder.seq
+    builder.seq = 4
+    builder.begin({1: page(7)}, 60_000, fence=True)
+    add(builder, steady(61_000))
+    lose_snapshots(builder, [key for key in builder.objects if builder.timeline in key])
+    prune(builder, (2, 4))
+    assert newest == 10
+    record(builder, (2, 4), (7, 9))
+    assert kinds(history_of(builder.objects)) == []
 
 
 def left_twice() -> HistoryBuilder:
@@ -334,3 +361,14 @@ def test_what_expired_does_not_get_into_the_way_of_what_is_new(target: Target) -
     builder = pinned(2)
     prune(builder, (2, 4))
     assert plan(builder, target).position == builder.positions[builder.timeline, 1]
+
+
+def test_an_end_that_is_lost_is_not_older_data_though_nobody_tells_how_far_it_went() -> None:
+    """Whoever took over does not know the timeline before; but one sequence of numbers goes through all."""
+    builder = pinned(2)
+    lose(builder, 4)
+    for target in (Latest(), AtTime(15_500)):
+        with pytest.raises(TargetNotFound, match="is not here any more") as caught:
+            plan(builder, target, timeline="1", nearest_before=True)
+        assert caught.value.detail == "segment 4 is missing"
+    assert plan(builder, AtTime(13_500), timeline="1").position.txid == 3

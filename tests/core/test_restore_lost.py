@@ -69,5 +69,8 @@ def test_a_time_of_a_timeline_of_which_nothing_is_left_is_not_older_data(nearest
         assert "--timeline 00001-a1b2c3d4" in caught.value.hint
     assert plan(builder, AtTime(15_999)).position.txid == 5
     assert plan(builder, AtTime(30_500)).position.timeline == builder.timeline
-    # Whoever names the timeline means it.
-    assert plan(builder, AtTime(20_500), timeline="1").position.txid == 6
+    # Whoever names the timeline may not know that segment 5 was its own, or not; whoever names the transaction may.
+    with pytest.raises(TargetNotFound, match="is not here any more") as caught:
+        plan(builder, AtTime(20_500), timeline="1")
+    assert "--txid 6" in caught.value.hint
+    assert plan(builder, AtTxid(Txid(6)), timeline="1").position.txid == 6

@@ -25,6 +25,23 @@ NOTHING = RetentionPolicy(window_s=0.0, snapshots_min=0, grace_s=0.0)
 LATER = st.integers(0, 60).map(lambda days: days * DAY)
 
 
+@st.composite
+def stored(draw: st.DrawFn) -> History:
+    """Draw a history whose store tells when it stored each object, and of which some are reserved."""
+    history = draw(histories(damaged=True))
+    ages = st.sampled_from([0, 0, -DAY, DAY, 9 * DAY, 40 * DAY])
+    holding = msgspec.structs.replace(
+        history.holding,
+        logs=[msgspec.structs.replace(each, stored_ms=each.last_seen_ms + draw(ages)) for each in history.holding.logs],
+        snapshots=[
+            msgspec.structs.replace(each, stored_ms=each.seen_ms + draw(ages)) for each in history.holding.snapshots
+        ],
+    )
+    reserved = draw(st.sets(st.sampled_from(sorted(history.keys())), max_size=3))
+    holding = msgspec.structs.replace(holding, reserved=dict.fromkeys(sorted(reserved), "somebody needs it"))
+    return msgspec.structs.replace(history, holding=holding)
+
+
 def kept(plan: RetentionPlan) -> set[str]:
     return {verdict.key for verdict in plan.verdicts if verdict.keep}
 
@@ -159,3 +176,49 @@ def test_without_a_policy_nothing_stays_but_what_the_newest_state_needs(history:
     before = {tip: history.best_start(kept(plan), *tip) for tip in tips}
     for key in kept(plan) - spare:
         assert {tip: history.best_start(kept(plan) - {key}, *tip) for tip in tips} != before, key
+
+
+@given(stored(), POLICIES, LATER)
+def test_nothing_goes_that_any_clock_calls_young(history: History, policy: RetentionPolicy, later_ms: int) -> None:
+    """INV-25: the writer's at either end, and the store's."""
+    now_ms = history.end_ms + later_ms
+    begin_ms = now_ms - policy.window_s * 1000
+    deleted = set(plan_retention(history.holding, policy, now_ms).deletions)
+    ages = {each.key: max(each.first_seen_ms, each.last_seen_ms, each.stored_ms) for each in history.holding.logs}
+    ages |= {each.key: max(each.seen_ms, each.stored_ms) for each in history.holding.snapshots}
+    assert {key for key in deleted if ages[key] > begin_ms} == set()
+
+
+@given(stored(), POLICIES, LATER)
+def test_what_is_reserved_stays_and_nothing_else_goes_for_it(
+    history: History, policy: RetentionPolicy, later_ms: int
+) -> None:
+    now_ms = history.end_ms + later_ms
+    plan = plan_retention(history.holding, policy, now_ms)
+    assert history.holding.reserved.keys() <= kept(plan)
+    free = plan_retention(msgspec.structs.replace(history.holding, reserved={}), policy, now_ms)
+    assert kept(free) <= kept(plan)
+    # An opening stays for whatever is left of its timeline.
+    openings = {each.key for each in history.holding.logs if each.is_opening}
+    assert kept(plan) - kept(free) <= history.holding.reserved.keys() | openings
+
+
+@given(stored(), POLICIES, LATER)
+def test_what_is_stored_and_reserved_is_planned_for_again_the_same(
+    history: History, policy: RetentionPolicy, later_ms: int
+) -> None:
+    now_ms = history.end_ms + later_ms
+    plan = plan_retention(history.holding, policy, now_ms)
+    for count in range(len(plan.deletions) + 1):
+        again = plan_retention(without(history.holding, plan.deletions[:count]), policy, now_ms)
+        assert again.deletions == plan.deletions[count:]
+
+
+@given(stored(), POLICIES, LATER)
+def test_what_opens_a_timeline_goes_in_a_step_of_its_own(
+    history: History, policy: RetentionPolicy, later_ms: int
+) -> None:
+    plan = plan_retention(history.holding, policy, history.end_ms + later_ms)
+    openings = {each.key for each in history.holding.logs if each.is_opening}
+    assert [set(step) <= openings for step in plan.steps] in ([], [False], [True], [False, True])
+    assert all((step and set(step).isdisjoint(openings)) or set(step) <= openings for step in plan.steps)

@@ -22,8 +22,9 @@ from walrep.core.objects import SnapshotFooter, SnapshotHeader, TimelineStart, W
 from walrep.core.snapshot import encode_snapshot_end, encode_snapshot_pages, encode_snapshot_start
 from walrep.core.state import STATE_FORMAT, CaptureMark, LocalState
 from walrep.core.units import Checksum, Seq, TimelineId, Txid, make_timeline_id
+from walrep.disk.outbox import OutboxItem
 from walrep.disk.peek import snapshot_ends
-from walrep.disk.spool import OutboxItem, Recovered, Sealed, Spool
+from walrep.disk.spool import BASE_PART, SNAPSHOT_PART, Recovered, Sealed, Spool
 from walrep.disk.state import StateDirectory
 from walrep.testing.replay import ReplayedState, list_timelines, replay
 
@@ -97,8 +98,7 @@ class SpoolRig:
         self.pages, self.log = dict(pages), FakeLog(pages)
         hashes, spool = self.log.encoder.hashes, self.spool
         timeline = make_timeline_id(spool.state.timeline_number, NONCE)
-        path = self.directory.path / "base.part"
-        path.write_bytes(self._encode_base(timeline, hashes.checksum))
+        path = self._write_snapshot(BASE_PART, timeline)
         state = msgspec.structs.replace(
             spool.state,
             timeline=timeline,
@@ -155,33 +155,55 @@ class SpoolRig:
         self.spool.close()
         self.directory.close()
 
-    def _encode_base(self, timeline: TimelineId, checksum: int) -> bytes:
-        spool = self.spool
+    def add_snapshot(self, *, full_txid: int | None = None, seen_ms: int = 7000) -> None:
+        """Put a snapshot of the state after the last seal into the outbox: the last commit, that is."""
+        state = self.spool.state
+        assert (state.txid, state.timeline is None) == (self.log.encoder.txid, False)
+        path = self._write_snapshot(SNAPSHOT_PART, state.timeline or TimelineId(""), full_txid, seen_ms)
+        self.spool.add_snapshot(path, seen_ms, self.log.encoder.hashes.to_bytes() if full_txid is None else None)
+
+    def _write_snapshot(
+        self, name: str, timeline: TimelineId, full_txid: int | None = None, seen_ms: int = 1000
+    ) -> Path:
+        spool, encoder = self.spool, self.log.encoder
         header = SnapshotHeader(
-            replica="r", timeline=timeline, writer=spool.state.writer, created_ms=1000, page_size=PAGE_SIZE
+            replica="r",
+            timeline=timeline,
+            writer=spool.state.writer,
+            created_ms=1000,
+            page_size=PAGE_SIZE,
+            full_txid=None if full_txid is None else Txid(full_txid),
         )
         pgnos = sorted(self.pages)
         # As when it changed while it was copied: a page stands there twice, and the last one counts.
         data = encode_snapshot_start(header) + encode_snapshot_pages(pgnos[:1], [bytes(PAGE_SIZE)])
         data += encode_snapshot_pages(pgnos, [self.pages[pgno] for pgno in pgnos])
         footer = SnapshotFooter(
-            txid=Txid(0),
+            txid=Txid(encoder.txid),
             seq=Seq(spool.state.next_seq - 1),
-            seen_ms=1000,
-            checksum=checksum,
+            seen_ms=seen_ms,
+            checksum=encoder.hashes.checksum,
             page_count=max(pgnos),
             block_count=2,
         )
-        return data + encode_snapshot_end(footer, len(data))
+        path = self.directory.path / name
+        path.write_bytes(data + encode_snapshot_end(footer, len(data)))
+        return path
 
 
 def restored_images(directory: Path, into: Path) -> list[bytes]:
     """Ship what lies in the outbox and the cache into a folder; return the newest timeline's databases in order."""
     shutil.rmtree(into, ignore_errors=True)
     for path in sorted([*(directory / "cache").iterdir(), *(directory / "outbox").iterdir()]):
-        if path.suffix == ".snapshot":
+        if path.suffix in (".base", ".snapshot"):
             header, footer = snapshot_ends(path)
-            name = SnapshotName(timeline=header.timeline, txid=footer.txid, seen_ms=footer.seen_ms, seq=footer.seq)
+            name = SnapshotName(
+                timeline=header.timeline,
+                txid=footer.txid,
+                seen_ms=footer.seen_ms,
+                seq=footer.seq,
+                full_txid=header.full_txid,
+            )
             target = into / snapshot_key(name)
         else:
             target = into / segment_key(int(path.name))

@@ -259,3 +259,18 @@ def answer_of(copy: Path, right: bytes) -> str:
     finally:
         rig.close()
     return "right"
+
+
+def test_a_state_of_an_earlier_version_is_read_and_its_boot_is_not_known(tmp_path: Path) -> None:
+    """Nothing that it says of the file is believed then without the file itself (INV-29)."""
+    directory = StateDirectory(tmp_path / "state")
+    directory.save(STATE)
+    path = tmp_path / "state" / "state.json"
+    said = msgspec.json.decode(path.read_bytes())
+    del said["boot_id"], said["clean_end"]["ctime_ns"]
+    path.write_bytes(msgspec.json.encode(said))
+    loaded = directory.load()
+    assert loaded is not None
+    assert loaded.clean_end is not None
+    assert (loaded.boot_id, loaded.clean_end.ctime_ns) == ("", 0)
+    directory.close()

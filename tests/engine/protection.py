@@ -15,7 +15,7 @@ from typing import TypeVar
 import msgspec
 
 from tests.engine.shipment import RecordedFaults
-from walrep.clock import SystemClock
+from walrep.clock import Clock, SystemClock
 from walrep.core.backoff import BackoffPolicy
 from walrep.core.compaction import CompactionPolicy
 from walrep.core.events import Event, Flushed, SnapshotWritten
@@ -27,6 +27,7 @@ from walrep.engine.fetch import ReplicaReader
 from walrep.engine.parts import OpenedStore
 from walrep.engine.settings import DatabaseSettings, ReplicateSettings, SpoolLimits
 from walrep.engine.supervisor import Supervisor
+from walrep.engine.workers import Workers, start_threads
 from walrep.errors import WalrepError
 from walrep.runner import InlineRunner
 from walrep.store.memory import MemoryObject, MemoryStore
@@ -47,8 +48,12 @@ connection.set_busy_timeout(5000)
 connection.execute("create table if not exists t(id integer primary key, v blob)")
 print("ready", flush=True)
 for line in sys.stdin:
+    if line.strip() == "change":
+        connection.execute("update t set v = randomblob(2000) where id = 1")
+        print("done", flush=True)
+        continue
     if line.strip().isalpha():
-        connection.pragma("wal_checkpoint(" + line.strip() + ")")
+        connection.execute("pragma wal_checkpoint(" + line.strip() + ")").fetchall()
         print("done", flush=True)
         continue
     for _ in range(int(line)):
@@ -71,21 +76,25 @@ class App:
 
     def commit(self, count: int) -> None:
         """Commit so many transactions."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{count}\n")
-        self._process.stdin.flush()
-        self._expect("done")
+        self._tell(str(count))
+
+    def change(self) -> None:
+        """Commit a transaction that changes a row in its place, and neither grows the database nor its schema."""
+        self._tell("change")
 
     def checkpoint(self, mode: str) -> None:
         """Run a checkpoint."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{mode}\n")
-        self._process.stdin.flush()
-        self._expect("done")
+        self._tell(mode)
 
     def close(self) -> None:
         """Close the connection and end."""
         self._process.communicate()
+
+    def _tell(self, line: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{line}\n")
+        self._process.stdin.flush()
+        self._expect("done")
 
     def _expect(self, word: str) -> None:
         assert self._process.stdout is not None
@@ -132,6 +141,9 @@ class Protection:
         self.host = "host"
         self.rival_check_s = 900.0
         self.compaction = CompactionPolicy()
+        self.start_workers: Callable[[Clock], Workers] = start_threads
+        self.on_event: Callable[[Event], object] = lambda _event: None
+        """Called where the engine tells something, before it goes on."""
         self._changed = asyncio.Event()
         self._stop = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -157,7 +169,12 @@ class Protection:
             compaction=self.compaction,
         )
         supervisor = Supervisor(
-            settings, open_store=self._open, clock=self.clock, report=self._report, new_writer=self._new_writer
+            settings,
+            open_store=self._open,
+            clock=self.clock,
+            report=self._report,
+            new_writer=self._new_writer,
+            start_workers=self.start_workers,
         )
 
         async def protect() -> None:
@@ -254,6 +271,7 @@ class Protection:
             self.events.append(event)
             self._changed.set()
 
+        self.on_event(event)
         if self._loop is not None:
             self._loop.call_soon_threadsafe(note)
 

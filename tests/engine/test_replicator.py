@@ -57,17 +57,6 @@ async def test_a_stop_while_nobody_writes_leaves_no_log_and_a_restart_resumes_wi
     assert images_in(protection.store(), tmp_path / "store")[-1] == app.path.read_bytes()
 
 
-async def test_an_idle_database_costs_no_request(app: App, protection: Protection) -> None:
-    async with protection.running():
-        await protection.commit_and_flush(app, 1)
-    async with protection.running():
-        await protection.until(Resumed)
-        verbs = [call.verb for call in protection.faults.calls]
-        await protection.until(Attached)
-    assert verbs == [call.verb for call in protection.faults.calls]
-    assert protection.ended_with() is None
-
-
 async def test_a_host_without_state_is_refused_and_may_begin_a_new_timeline_if_told_to(
     app: App, protection: Protection, tmp_path: Path
 ) -> None:

@@ -122,7 +122,7 @@ def test_a_snapshot_under_the_key_of_another_position_is_refused(tmp_path: Path)
     builder = small()
     base = next(key for key in builder.objects if key.startswith("snapshots/"))
     later = builder.snapshot(20_000)
-    objects = {**builder.objects, later: builder.objects[base]}
+    objects = {**builder.objects, later: builder.objects[base], base: builder.objects[later]}
     assert_refused(objects, tmp_path, RestoreMismatch)
 
 

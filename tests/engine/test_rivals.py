@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
 from tests.engine.protection import App, OverwritingStore, Protection, two_protections
 from tests.engine.shipment import images_in
-from walrep.core.events import Alarm, Attached, Flushed, RetryScheduled, StoreBack, TimelineBegan
+from walrep.core.events import Alarm, Attached, Flushed, Resumed, RetryScheduled, StoreBack, TimelineBegan
 from walrep.core.names import parse_segment_name
 from walrep.core.target import Latest
 from walrep.core.units import TimelineId, timeline_number
@@ -142,10 +143,11 @@ async def test_a_start_while_the_store_is_away_captures_at_once_and_ships_when_i
     protection.faults.down = error
     async with protection.running():
         await protection.until(RetryScheduled)
+        await protection.until(Resumed)
         # The app truncates its log: what was not captured would be lost.
         for _ in range(3):
             app.commit(5)
-            app.checkpoint("TRUNCATE")
+            await asyncio.to_thread(app.checkpoint, "TRUNCATE")
         assert not protection.of(Flushed)
         protection.faults.down = None
         await protection.until(StoreBack)

@@ -96,6 +96,18 @@ def test_durable_moves_only_after_the_put_has_returned(shipment: Shipment) -> No
     assert shipment.rig.spool.outbox() == []
 
 
+def test_whoever_asks_is_told_when_a_snapshot_is_stored(shipment: Shipment) -> None:
+    """Retention has more to delete then, also if nothing is committed any more."""
+    told: list[int] = []
+
+    async def body(shipper: Shipper, _spooler: Spooler) -> None:
+        shipper.snapshot_stored = lambda: told.append(len(shipment.memory.objects))
+        await shipper.drained()
+
+    shipment.run(body)
+    assert told == [2]
+
+
 def test_what_was_left_from_the_run_before_goes_first(shipment: Shipment, tmp_path: Path) -> None:
     shipment.rig.commit((2, bytes(512)))
     shipment.rig.seal()

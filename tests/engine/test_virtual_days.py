@@ -55,20 +55,22 @@ def test_six_hours_across_midnight_keep_what_is_promised(folder: Path) -> None:
     (day,) = result.days
     # 1,050 transactions: where two come within 10 s, the second waits for the next segment.
     assert 525 <= day.created <= 1100
-    assert day.live_settled is not None
-    assert day.live_settled < day.live_max
+    assert day.live_midnight is not None
+    assert day.live_midnight < day.live_max
     assert result.alarms == []
     assert [each.name for each in result.planned] == ["day 2", "day 3"]
 
 
 def test_an_idle_day_costs_no_request(folder: Path) -> None:
-    outcome = live(folder, msgspec.structs.replace(BRIEF, writing=never, days=1))
+    outcome = live(folder, msgspec.structs.replace(BRIEF, writing=never, days=2))
     assert outcome.start.requests.put > 0
-    (day,) = outcome.days
+    # On the first day retention may look at what the start has stored, which was behind its look of the day before.
+    first, day = outcome.days
+    assert first.requests in (RequestCounts(), RequestCounts(list=1))
     assert day.requests == outcome.tail.requests == RequestCounts()
     assert (day.created, day.deleted) == (0, 0)
     # The replica object, the segment that opens the timeline, and its base.
-    assert day.live_max == day.live_settled == 3
+    assert day.live_max == day.live_midnight == 3
 
 
 def test_the_same_seed_gives_the_same_objects(folder: Path) -> None:

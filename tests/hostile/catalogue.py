@@ -19,7 +19,7 @@ Play = Callable[[Stage], None]
 
 
 class Scenario(msgspec.Struct, frozen=True, kw_only=True):
-    """One scenario: what it plays, with which app, and what it may do."""
+    """One scenario: what it plays, with which app, and what it may do. `snapshot_s`: how often one is asked for."""
 
     name: str
     play: Play
@@ -28,6 +28,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     rules: Rules = Rules()
     options: tuple[str, ...] = ()
     restores_max: int = 1000
+    snapshot_s: float | None = None
 
     def make_plan(self, path: str, seed: int) -> AppPlan:
         """Return the app's plan."""
@@ -48,7 +49,7 @@ _SHRINKING: dict[str, Any] = {"bulk_every": 60, "bulk_rows": 400, "delete_every"
 _DDL: dict[str, Any] = {"ddl_every": 36}
 _SPILL: dict[str, Any] = {"cache_pages": 5, "savepoint_every": 3}
 
-add("flat-out", play.one_writer)
+add("flat-out", play.one_writer, snapshot_s=0.2)
 add("flat-out-newest-engine", play.one_writer, plan={"engine": "apsw"})
 add("paced", play.one_writer, plan={"pause_s": 0.002})
 add("bursts", play.bursts)
@@ -70,6 +71,7 @@ add(
     plan={"vacuum_every": 90},
     shape={**_SHRINKING, **_DDL, "stamp_every": 1},
     rules=Rules(side_commits=True),
+    snapshot_s=0.1,
 )
 add(
     "incremental-vacuum",
@@ -85,12 +87,12 @@ add("long-readers", play.long_readers, plan={"pause_s": 0.001})
 add("page-size-512", play.one_writer, plan={"page_size": 512})
 add("page-size-1024", play.one_writer, plan={"page_size": 1024, "checkpoint": "TRUNCATE"}, shape=_SHRINKING)
 add("page-size-16384", play.one_writer, plan={"page_size": 16384}, shape=_SHRINKING)
-add("page-size-65536", play.one_writer, plan={"page_size": 65536, "checkpoint": "RESTART"})
+add("page-size-65536", play.one_writer, snapshot_s=0.3, plan={"page_size": 65536, "checkpoint": "RESTART"})
 add("big-blobs", play.one_writer, plan={"pause_s": 0.002}, shape={"blob_every": 3, "blob_bytes": 3_000_000})
 add("huge-transaction", play.huge_transaction, shape={"huge_at": 200}, plan={"pause_s": 0.001}, restores_max=12)
 add("killed-app", play.killed_app, plan={"checkpoint": "TRUNCATE", "checkpoint_s": 0.03}, shape={"stamp_every": 1})
 add("killed-app-newest-engine", play.killed_app, plan={"engine": "apsw", "checkpoint": "PASSIVE", "checkpoint_s": 0.01})
-add("killed-crowd", play.killed_crowd)
+add("killed-crowd", play.killed_crowd, snapshot_s=0.1)
 add(
     "killed-app-savepoints",
     play.killed_app,
@@ -98,12 +100,18 @@ add(
     rules=Rules(may_break=True, may_lose=True),
 )
 add("lost-tail", play.lost_tail, plan={"cache_pages": 5}, rules=_BROKEN_BACK)
-add("killed-walrep", play.killed_walrep, rules=_BROKEN)
+add("killed-walrep", play.killed_walrep, rules=_BROKEN, snapshot_s=0.02)
 add("killed-walrep-paced", play.killed_walrep, plan={"pause_s": 0.005}, rules=_BROKEN)
 add("killed-walrep-big-blobs", play.killed_walrep, shape={"blob_every": 3, "blob_bytes": 2_000_000}, rules=_BROKEN)
 add("killed-walrep-reopens", play.killed_walrep, plan={"reopen_every": 1}, rules=_BROKEN)
-add("stopped-walrep", play.stopped_walrep, rules=_BROKEN)
-add("everything-killed", play.everything_killed, rules=_BROKEN, plan={"checkpoint": "TRUNCATE", "checkpoint_s": 0.1})
+add("stopped-walrep", play.stopped_walrep, rules=_BROKEN, snapshot_s=0.05)
+add(
+    "everything-killed",
+    play.everything_killed,
+    rules=_BROKEN,
+    snapshot_s=0.02,
+    plan={"checkpoint": "TRUNCATE", "checkpoint_s": 0.1},
+)
 add("resumes", play.resumes)
 add("app-comes-late", play.app_comes_late)
 add("walrep-comes-first", play.walrep_comes_first)

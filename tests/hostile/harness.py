@@ -44,12 +44,20 @@ class Record(msgspec.Struct, kw_only=True):
     problems: list[str] = []
 
 
-def run_scenario(name: str, folder: Path, *, seed: int, seconds: float, restores: int) -> Record:
-    """Play a scenario in a new folder and verify it; never raises for what it finds."""
+def run_scenario(
+    name: str, folder: Path, *, seed: int, seconds: float, restores: int, engine: Path | None = None
+) -> Record:
+    """Play a scenario in a new folder and verify it; never raises for what it finds.
+
+    `engine`: where the apsw is whose SQLite the app has, instead of what the scenario says.
+    """
     scenario = SCENARIOS[name]
     record = Record(scenario=name, seed=seed, seconds=seconds)
     folder.mkdir(parents=True)
-    stage = Stage(folder, scenario.make_plan(str(folder / "app.db"), seed), seconds=seconds, options=scenario.options)
+    plan = scenario.make_plan(str(folder / "app.db"), seed)
+    if engine is not None:
+        plan = msgspec.structs.replace(plan, engine="apsw", engine_path=str(engine))
+    stage = Stage(folder, plan, seconds=seconds, options=scenario.options, snapshot_s=scenario.snapshot_s)
     problems = record.problems = []
     try:
         scenario.play(stage)

@@ -14,6 +14,9 @@ import msgspec
 from tests.hostile.processes import AppProcess, Sidecar
 from tests.hostile.waiting import pause
 from tests.hostile.writers import AppPlan
+from walrep.disk.atomic import write_atomic
+from walrep.engine.asking import SNAPSHOT_REQUEST, SnapshotRequest
+from walrep.engine.settings import default_state_dir
 
 _SALTS_POLL_S = 0.002
 
@@ -25,6 +28,7 @@ class Counts(msgspec.Struct):
     app_restarts: int = 0
     walrep_kills: int = 0
     walrep_restarts: int = 0
+    snapshots_asked: int = 0
     wal_restarts_seen: int = 0
     acknowledged_commits: int = 0
     busy: int = 0
@@ -37,7 +41,15 @@ class Counts(msgspec.Struct):
 class Stage:
     """What a scenario plays on. `url` and `store` are the replica; `plan` is the app's, for scenarios to vary."""
 
-    def __init__(self, folder: Path, plan: AppPlan, *, seconds: float, options: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        plan: AppPlan,
+        *,
+        seconds: float,
+        options: Sequence[str] = (),
+        snapshot_s: float | None = None,
+    ) -> None:
         self.folder = folder
         self.database = Path(plan.path)
         self.store = folder / "replica"
@@ -53,6 +65,7 @@ class Stage:
         self.sqlite_versions: set[str] = set()
         self.notes: dict[str, Any] = {}
         self._salts = _SaltsWatcher(self.database)
+        self._asking = None if snapshot_s is None else _SnapshotAsker(default_state_dir(self.database), snapshot_s)
 
     # -- processes --------------------------------------------------------------------------------------------------
 
@@ -123,8 +136,15 @@ class Stage:
         """Return a random number of seconds."""
         return self.rng.uniform(low, high)
 
+    def end_snapshots(self) -> None:
+        """Ask for no more snapshots; what is left of the last question is removed."""
+        if self._asking is not None:
+            self.counts.snapshots_asked = self._asking.close()
+            self._asking = None
+
     def close(self) -> None:
         """End every child process that is left, and count."""
+        self.end_snapshots()
         for app in list(self.apps):
             app.kill()
         for sidecar in self.sidecars:
@@ -132,6 +152,31 @@ class Stage:
                 sidecar.kill()
         self.counts.walrep_peak_rss_bytes = max((sidecar.peak_rss_bytes for sidecar in self.sidecars), default=0)
         self.counts.wal_restarts_seen = self._salts.close()
+
+
+class _SnapshotAsker:
+    """Asks for a snapshot again and again, whether walrep runs or not; every fourth is to be a full one."""
+
+    def __init__(self, state_dir: Path, pause_s: float) -> None:
+        self._request = state_dir / SNAPSHOT_REQUEST
+        self._pause_s = pause_s
+        self._ended = threading.Event()
+        self._count = 0
+        self._thread = threading.Thread(target=self._ask, daemon=True)
+        self._thread.start()
+
+    def close(self) -> int:
+        """Return how often it asked."""
+        self._ended.set()
+        self._thread.join()
+        self._request.unlink(missing_ok=True)
+        return self._count
+
+    def _ask(self) -> None:
+        while not self._ended.wait(self._pause_s):
+            if self._request.parent.is_dir() and not self._request.exists():
+                self._count += 1
+                write_atomic(self._request, msgspec.json.encode(SnapshotRequest(full=self._count % 4 == 0)))
 
 
 class _SaltsWatcher:

@@ -14,9 +14,10 @@ import msgspec
 from tests.hostile.model import DatabaseFacts, Model, Shape, read_database
 from tests.hostile.processes import run_walrep
 from walrep import app
+from walrep.core.names import parse_snapshot_key
 from walrep.core.target import AtTxid
 from walrep.core.units import Txid
-from walrep.engine.restorer import RestoreRequest
+from walrep.engine.restorer import RestoreOutcome, RestoreRequest
 from walrep.errors import WalrepError
 from walrep.store.url import parse_url
 from walrep.testing.replay import ReplayedState, list_timelines, replay
@@ -54,6 +55,10 @@ class Verdict(msgspec.Struct, kw_only=True):
     side_commits: int = 0
     restores_checked: int = 0
     differing_pages: int = 0
+    snapshots: int = 0
+    """Behind bases."""
+    from_snapshots: int = 0
+    """Restores that began with one of them."""
     objects: int = 0
     replica_bytes: int = 0
     database_bytes: int = 0
@@ -89,6 +94,7 @@ class Verifier:
         objects = [path for path in self.store.rglob("*") if path.is_file()]
         verdict.objects, verdict.replica_bytes = len(objects), sum(path.stat().st_size for path in objects)
         timelines = self._replay_all(final.read_bytes())
+        self._check_snapshots()
         self._check_latest(final)
         if timelines:
             self._check_chain(timelines)
@@ -130,6 +136,17 @@ class Verifier:
                 not self.verdict.differing_pages, f"latest: {self.verdict.differing_pages} pages differ"
             )
             latest.unlink()
+
+    def _check_snapshots(self) -> None:
+        """Each is where a restore can begin: what it leans on is there, and the next segment begins behind it."""
+        names = [
+            parse_snapshot_key(f"snapshots/{path.parent.name}/{path.name}") for path in self.store.glob("snapshots/*/*")
+        ]
+        self.verdict.snapshots = sum(name is not None and name.txid > 0 for name in names)
+        url = parse_url(f"file://{self.store}")
+        history = asyncio.run(app.read_replica(url, clock=app.system_clock(), environment={}))
+        told = [each.message for each in history.problems if each.kind in {"orphan-snapshot", "misplaced-snapshot"}]
+        self.verdict.problems += told
 
     # -- transactions -----------------------------------------------------------------------------------------------
 
@@ -184,15 +201,16 @@ class Verifier:
         output = self.folder / "restored.db"
         request = RestoreRequest(output=output, target=AtTxid(Txid(txid)), timeline=timeline, force=True, check="none")
         try:
-            asyncio.run(_restore(f"file://{self.store}", request))
+            outcome = asyncio.run(_restore(f"file://{self.store}", request))
         except WalrepError as error:
             self.verdict.problems.append(f"restore of {timeline}, transaction {txid}: {error}")
             return None
+        self.verdict.from_snapshots += outcome.plan.snapshot.name.txid > 0
         return read_database(output, integrity=True)
 
 
-async def _restore(url: str, request: RestoreRequest) -> None:
-    await app.restore(
+async def _restore(url: str, request: RestoreRequest) -> RestoreOutcome:
+    return await app.restore(
         parse_url(url), request, clock=app.system_clock(), environment={}, progress=lambda _progress: None
     )
 

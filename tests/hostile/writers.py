@@ -34,6 +34,8 @@ class AppPlan(msgspec.Struct, frozen=True, kw_only=True):
     shape: Shape
     role: Literal["write", "checkpoint", "read"] = "write"
     engine: Literal["stdlib", "apsw"] = "stdlib"
+    engine_path: str = ""
+    """Where another release of apsw is, with the SQLite that it brings."""
     page_size: int = 4096
     auto_vacuum: int = 0
     cache_pages: int = 0
@@ -64,19 +66,27 @@ class Connection(Protocol):
         ...
 
 
+def import_engine(plan: AppPlan) -> Any:  # noqa: ANN401 - a module of any release
+    """Return the plan's apsw; a process has one."""
+    if plan.engine_path and plan.engine_path not in sys.path:
+        sys.path.insert(0, plan.engine_path)
+    import apsw
+
+    return apsw
+
+
 def connect(plan: AppPlan) -> Connection:
     """Open the database as the plan says, creating it if need be."""
     connection: Any
     if plan.engine == "apsw":
-        import apsw
-
+        apsw = import_engine(plan)
         connection = apsw.Connection(plan.path)
-        connection.set_busy_timeout(int(_BUSY_S * 1000))
     else:
         import sqlite3
 
         connection = sqlite3.connect(plan.path, isolation_level=None, timeout=_BUSY_S)
     for pragma in (
+        f"busy_timeout={int(_BUSY_S * 1000)}",
         f"page_size={plan.page_size}",
         f"auto_vacuum={plan.auto_vacuum}",
         "journal_mode=wal",
@@ -91,9 +101,9 @@ def connect(plan: AppPlan) -> Connection:
 def engine_version(plan: AppPlan) -> str:
     """Return the version of the SQLite that the plan's engine is."""
     if plan.engine == "apsw":
-        import apsw
-
-        return str(apsw.sqlite_lib_version())
+        # The function that tells has another name in older releases.
+        ((version,),) = import_engine(plan).Connection(":memory:").execute("select sqlite_version()")
+        return str(version)
     import sqlite3
 
     return sqlite3.sqlite_version

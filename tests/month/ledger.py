@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
 
 import msgspec
 
+from walrep.core.links import replacing
+from walrep.core.names import PackName, parse_pack_key, parse_segment_name
 from walrep.store.base import ObjectInfo, Store
 from walrep.store.observe import RequestCounts
 
-__all__ = ["Day", "KeptStore", "Ledger", "difference"]
+__all__ = ["Day", "KeptStore", "Ledger", "difference", "lasting"]
 
 
 class Day(msgspec.Struct, frozen=True, kw_only=True):
-    """What one day took. Bytes up are by kind; `live_settled`: when the grace behind the next midnight is over."""
+    """What one day took. Bytes up are by kind.
+
+    `live_midnight`: of what is live when the night's packing is done, what does not wait for being deleted.
+    """
 
     name: str
     live_max: int
@@ -24,7 +29,7 @@ class Day(msgspec.Struct, frozen=True, kw_only=True):
     segment_bytes: int
     pack_bytes: int
     snapshot_bytes: int
-    live_settled: int | None = None
+    live_midnight: int | None = None
     planned: bool = False
     """Whether it was planned on recorded sizes rather than run."""
 
@@ -76,6 +81,27 @@ def difference(after: RequestCounts, before: RequestCounts) -> RequestCounts:
     """Return what was counted in between."""
     return RequestCounts(
         **{name: getattr(after, name) - getattr(before, name) for name in RequestCounts.__struct_fields__}
+    )
+
+
+def lasting(keys: Iterable[str]) -> int:
+    """Return how many of these objects are not replaced by a pack among them: those wait for being deleted."""
+    there = list(keys)
+    packs = {key: name for key in there if (name := parse_pack_key(key)) is not None}
+    replaced = {key for key, name in packs.items() if any(_holds(other, name) for other in packs.values())}
+    for key in there:
+        segment = parse_segment_name(key)
+        if segment is not None and replacing(segment, packs.values()) is not None:
+            replaced.add(key)
+    return len(there) - len(replaced)
+
+
+def _holds(large: PackName, small: PackName) -> bool:
+    return (
+        large != small
+        and large.timeline == small.timeline
+        and large.first_seq <= small.first_seq
+        and small.last_seq <= large.last_seq
     )
 
 

@@ -12,9 +12,9 @@ from typing import Literal
 import msgspec
 
 from tests.core.compacting import Place
-from tests.month.ledger import Day
+from tests.month.ledger import Day, lasting
 from tests.month.scenarios import DAY_MS, Scenario
-from tests.month.world import SETTLED_S, Outcome, Shipped
+from tests.month.world import PACKED_S, SETTLED_S, Outcome, Shipped
 from walrep.core.compaction import QUARTER_MS, PackPlan
 from walrep.core.history import History
 from walrep.core.stored import stored_from
@@ -31,20 +31,28 @@ others only time brings something on."""
 def plan_days(scenario: Scenario, outcome: Outcome, history: History, *, until: int) -> list[Day]:
     """Return the days behind those that were run, to day `until`.
 
-    `history` is what was stored when the grace behind the last midnight that was run was over.
+    `history` is what was stored when the grace behind the last midnight that was run was over. A day on which something
+    is committed has a snapshot, as large as the largest that was recorded of a day; nothing is old enough to expire.
     """
     settled_ms = int(SETTLED_S * 1000)
     place = _Books(history, len(outcome.settled), scenario.midnight_ms(scenario.days) + settled_ms)
+    made = [day.snapshot_bytes for day in outcome.days if day.snapshot_bytes]
+    snapshot_bytes = max(made, default=0)
     days: list[Day] = []
     for number in range(scenario.days, until + 1):
         again = _like_recorded(scenario, outcome.shipped, number)
-        settled_at_ms = scenario.midnight_ms(number) + settled_ms
+        packed_at_ms = scenario.midnight_ms(number) + int(PACKED_S * 1000)
+        begun_ms = place.now_ms
         if days:
-            place.write(each for each in again if each.seen_ms < settled_at_ms)
-            place.advance(settled_at_ms)
-            days[-1] = msgspec.structs.replace(days[-1], live_settled=place.count())
+            place.write(each for each in again if each.seen_ms < packed_at_ms)
+            place.advance(packed_at_ms)
+            live = lasting(place.objects) + place.other_count
+            days[-1] = msgspec.structs.replace(days[-1], live_midnight=live)
+            begun_ms = packed_at_ms
         if number < until:
-            place.write(each for each in again if each.seen_ms >= settled_at_ms)
+            place.write(each for each in again if each.seen_ms >= begun_ms)
+            if again:
+                place.take_snapshot(snapshot_bytes)
             place.advance(scenario.midnight_ms(number + 1))
             days.append(place.close_day(f"day {number + 1}"))
     return days
@@ -95,6 +103,12 @@ class _Books(Place):
             if self._quarter_count <= _PLANNED_COUNT:
                 self._work()
 
+    def take_snapshot(self, size_bytes: int) -> None:
+        """Store a snapshot; it stays."""
+        self.other_count += 1
+        self._created += 1
+        self._bytes["snapshot"] += size_bytes
+
     def advance(self, to_ms: int) -> None:
         """Let time pass, and do what it brings on."""
         while self._due_ms is not None and self._due_ms <= to_ms:
@@ -115,13 +129,14 @@ class _Books(Place):
     def close_day(self, name: str) -> Day:
         """Return the sums, after proving that every transaction is still there, and begin anew."""
         self.check_all_there()
-        segments, packs = self._bytes["segment"], self._bytes["pack"]
+        segments, packs, snapshots = self._bytes["segment"], self._bytes["pack"], self._bytes["snapshot"]
         requests = RequestCounts(
             put=self._created,
             head=self._heads,
             delete_requests=self._deletes,
             deleted_objects=self._deleted,
-            bytes_up=segments + packs,
+            list=1 if self._created else 0,
+            bytes_up=segments + packs + snapshots,
         )
         day = Day(
             name=name,
@@ -131,7 +146,7 @@ class _Books(Place):
             requests=requests,
             segment_bytes=segments,
             pack_bytes=packs,
-            snapshot_bytes=0,
+            snapshot_bytes=snapshots,
             planned=True,
         )
         self._forget()
@@ -157,4 +172,4 @@ class _Books(Place):
     def _forget(self) -> None:
         self.count_max = self.count()
         self._created = self._deleted = self._heads = self._deletes = 0
-        self._bytes = {"segment": 0, "pack": 0}
+        self._bytes = {"segment": 0, "pack": 0, "snapshot": 0}

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from tests.month.ledger import Day, KeptStore, Ledger
+from tests.month.ledger import Day, KeptStore, Ledger, lasting
 from tests.month.result import Result
 from tests.month.verify import Noted, Restored, Verifier
 from tests.store.servers import ROOT, S3Server, running
@@ -26,6 +26,7 @@ from walrep.clock import SystemClock
 from walrep.core.compaction import CompactionPolicy
 from walrep.core.events import Alarm, Event, Failed, RetryScheduled, SnapshotWritten
 from walrep.core.flush import FlushPolicy
+from walrep.core.snapshots import SnapshotPolicy
 from walrep.engine.parts import OpenedStore
 from walrep.engine.settings import DatabaseSettings, ReplicateSettings
 from walrep.engine.supervisor import Supervisor, new_writer
@@ -45,7 +46,11 @@ COMPACTION = CompactionPolicy(
     spans_ms=(QUARTER_MS, 10 * QUARTER_MS), settle_ms=30_000 // SCALE, grace_ms=10 * 60 * 1000 // SCALE
 )
 FLUSH = FlushPolicy(rpo_s=10 / SCALE, first_commit_s=1 / SCALE)
-SETTLED_S = (COMPACTION.settle_ms + COMPACTION.grace_ms) / 1000 + FLUSH.rpo_s
+SNAPSHOTS = SnapshotPolicy(day_ms=COMPACTION.spans_ms[-1], look_s=1.0)
+PACKED_S = COMPACTION.settle_ms / 1000 + FLUSH.rpo_s + 3.0
+"""So long behind midnight the night's packing is done. What is not scaled takes up to three seconds: making and storing
+a pack, and the second for which the engine waits at least before it looks again."""
+
 STORE_THREADS = 4
 _READY_S = 60.0
 
@@ -158,8 +163,8 @@ class _Real:
         while True:
             await self._clock.sleep((day_ms - self._clock.now_ms() % day_ms) / 1000)
             self._days.append(self._ledger.close_day(f"day {len(self._days) + 1}"))
-            await self._clock.sleep(SETTLED_S)
-            self._days[-1] = msgspec.structs.replace(self._days[-1], live_settled=len(self._ledger.live))
+            await self._clock.sleep(PACKED_S)
+            self._days[-1] = msgspec.structs.replace(self._days[-1], live_midnight=lasting(self._ledger.live))
 
     async def _compare(self, stores: app.Stores) -> None:
         """Compare the books with what the bucket holds."""
@@ -187,7 +192,9 @@ class _Real:
             self._ledger.counts = opened.counts
             return msgspec.structs.replace(opened, store=KeptStore(opened.store, self._ledger))
 
-        database = DatabaseSettings(path=path, url=self._url, state_dir=self._folder / "state", flush=FLUSH)
+        database = DatabaseSettings(
+            path=path, url=self._url, state_dir=self._folder / "state", flush=FLUSH, snapshots=SNAPSHOTS
+        )
         return Supervisor(
             ReplicateSettings(databases=(database,), compaction=COMPACTION),
             open_store=open_store,

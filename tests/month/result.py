@@ -24,7 +24,7 @@ from walrep.store.observe import RequestCounts
 
 __all__ = ["Result", "Verdict", "amplification", "judge", "run_scenario"]
 
-SETTLED_MAX = 100
+MIDNIGHT_MAX = 100
 LIVE_MAX = 320
 AMPLIFICATION_MAX = 3.2
 
@@ -101,10 +101,10 @@ def judge(result: Result) -> list[Verdict]:
     """Compare a result with what is promised."""
     run = [*result.days, result.tail]
     every = [*run, *result.planned]
-    settled = [day.live_settled for day in every if day.live_settled is not None]
+    midnights = [day.live_midnight for day in every if day.live_midnight is not None]
     downloaded = sum(day.requests.bytes_down for day in run) - sum(each.bytes_down for each in result.starts)
     verdicts = [
-        Verdict(what="live objects behind midnight, grace over", value=max(settled, default=0), limit=SETTLED_MAX),
+        Verdict(what="live objects at midnight, grace excluded", value=max(midnights, default=0), limit=MIDNIGHT_MAX),
         Verdict(what="live objects at any moment", value=max(day.live_max for day in every), limit=LIVE_MAX),
         Verdict(what="bytes downloaded but for starts", value=downloaded, limit=0),
         Verdict(what="restores that differ", value=len(result.restored.wrong), limit=0),

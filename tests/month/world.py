@@ -12,7 +12,7 @@ from random import Random
 
 import msgspec
 
-from tests.month.ledger import Day, KeptStore, Ledger, difference
+from tests.month.ledger import Day, KeptStore, Ledger, difference, lasting
 from tests.month.scenarios import Commit, Scenario
 from tests.month.verify import Noted
 from tests.month.writing import App
@@ -31,9 +31,12 @@ from walrep.store.url import FileUrl, StoreUrl
 from walrep.testing.clock import SimClock
 from walrep.testing.virtual import VirtualWorkers
 
-__all__ = ["COMPACTION", "FLUSH", "SETTLED_S", "Outcome", "Shipped", "World"]
+__all__ = ["COMPACTION", "FLUSH", "PACKED_S", "SETTLED_S", "Outcome", "Shipped", "World"]
 
 FLUSH, COMPACTION = FlushPolicy(), CompactionPolicy()
+
+PACKED_S = COMPACTION.settle_ms / 1000 + 3 * FLUSH.rpo_s
+"""So long behind midnight the night's packing is done."""
 
 SETTLED_S = (COMPACTION.settle_ms + COMPACTION.grace_ms) / 1000 + FLUSH.rpo_s
 """So long behind midnight the grace is over, in which what a day's pack replaces is still there."""
@@ -221,8 +224,9 @@ class World:
             midnight_s = (self._scenario.midnight_ms(number) - self._scenario.begin_ms) / 1000
             await self._until(midnight_s)
             day = self.ledger.close_day(f"day {number}")
+            await self._until(midnight_s + PACKED_S)
+            self._days.append(msgspec.structs.replace(day, live_midnight=lasting(self.ledger.live)))
             await self._until(midnight_s + SETTLED_S)
-            self._days.append(msgspec.structs.replace(day, live_settled=len(self.ledger.live)))
         self._settled = dict(self.objects)
 
     def _elapsed_s(self) -> float:

@@ -13,6 +13,7 @@ import random
 from pathlib import Path
 
 import apsw
+import msgspec
 
 from walrep.core.checkpoint import CapturePolicy
 from walrep.core.chunk import FLAG_COMMIT, FLAG_REFERENCE, decode_pages, decode_table
@@ -20,17 +21,19 @@ from walrep.core.container import BlockType, Kind, encode_preamble, encode_struc
 from walrep.core.encoder import ChunkJob
 from walrep.core.journal import entry_from_job
 from walrep.core.objects import SnapshotFooter, SnapshotHeader, Writer
-from walrep.core.pages import page_hash
+from walrep.core.pages import PageHashes, page_hash
+from walrep.core.resume import ResumeKind, ResumePlan, plan_resume
 from walrep.core.snapshot import SnapshotPages, read_snapshot
-from walrep.core.state import CaptureMark
+from walrep.core.state import CaptureMark, CleanEnd
 from walrep.core.units import Seq, TimelineId
 from walrep.disk.room import DiskRoom
 from walrep.sqlite.base import BaseCopy
 from walrep.sqlite.capture import Capture
+from walrep.sqlite.compare import FileComparison
 from walrep.sqlite.keeper import Keeper
 from walrep.testing.clock import SimClock
 
-__all__ = ["DecodingSink", "LiveDatabase", "held_lock"]
+__all__ = ["DecodingSink", "LiveDatabase", "compare_file", "decide_resume", "held_lock"]
 
 
 class DecodingSink:
@@ -232,6 +235,11 @@ class LiveDatabase:
             self.app.execute("vacuum")
             self.note()
 
+    def finish(self) -> CleanEnd | None:
+        """End the capture cleanly, a second after the last write to the file."""
+        self.clock.step_wall(self.capture.files.file_state().mtime_ns // 10**6 + 1000 - self.clock.now_ms())
+        return self.capture.finish()
+
     def kill_capture(self) -> None:
         """Let the database go as a killed walrep does: no checkpoint, the WAL stays."""
         self.let_go(remove_wal=False)
@@ -239,7 +247,7 @@ class LiveDatabase:
     def let_go(self, *, remove_wal: bool) -> None:
         """Close the capture; commits are no longer noted."""
         self._attached = False
-        self.capture.keeper.close(remove_wal=remove_wal)
+        self.capture.close(remove_wal=remove_wal)
 
     def attach_again(self) -> Capture:
         """Attach a new capture; it has no sink yet."""
@@ -257,6 +265,27 @@ class LiveDatabase:
         """Close the app and the capture."""
         self.capture.keeper.close(remove_wal=True)
         self.app.close()
+
+
+def compare_file(live: LiveDatabase, hashes: PageHashes) -> FileComparison:
+    """Return a comparison of the file, which is attached."""
+    capture = live.capture
+    return FileComparison(capture.files, hashes, clock=live.clock, policy=capture.policy)
+
+
+def decide_resume(
+    live: LiveDatabase, left: tuple[CaptureMark, CleanEnd | None, int, str], hashes: PageHashes
+) -> ResumePlan:
+    """Decide as the engine does, given the mark, the clean end, the inode and the boot that were recorded."""
+    mark, clean_end, inode, boot_id = left
+    evidence = live.capture.reader.evidence(mark, inode=inode, page_size=4096, boot_id=boot_id)
+    plan = plan_resume(mark, clean_end, evidence)
+    if plan.kind is not ResumeKind.COMPARE:
+        return plan
+    comparison = compare_file(live, hashes)
+    while comparison.step():
+        pass
+    return plan_resume(mark, clean_end, msgspec.structs.replace(evidence, differs=comparison.differs))
 
 
 class held_lock:  # noqa: N801  reads as what it is in a with statement

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import random
 from pathlib import Path
 
@@ -9,6 +11,12 @@ import apsw
 import pytest
 
 from tests.sqlite.live import LiveDatabase
+from walrep.core.objects import SnapshotHeader, Writer
+from walrep.core.units import Seq, TimelineId
+from walrep.disk.room import DiskRoom
+from walrep.errors import CaptureBroken
+from walrep.sqlite.snapshot import SnapshotCopy
+from walrep.sqlite.walfile import read_fully
 
 MODES = [
     apsw.SQLITE_CHECKPOINT_PASSIVE,
@@ -49,6 +57,69 @@ def test_a_base_is_the_database_where_encoding_begins(tmp_path: Path, seed: int)
     live.tick()
     assert sink.images == live.expected
     assert live.capture.reader.encoder.counts.mismatches == 0
+    live.close()
+
+
+def test_a_read_that_returns_less_is_not_the_end_of_the_file() -> None:
+    """The kernel answers so when a later sector cannot be read; the next read then fails."""
+    content = bytes(range(100))
+    asked: list[tuple[int, int]] = []
+
+    def pread(_descriptor: int, count: int, offset: int) -> bytes:
+        asked.append((count, offset))
+        return content[offset : offset + min(count, 30)]
+
+    assert read_fully(0, 80, 10, pread) == content[10:90]
+    assert read_fully(0, 80, 50, pread) == content[50:]
+    assert read_fully(0, 80, 100, pread) == b""
+
+    def failing(_descriptor: int, _count: int, offset: int) -> bytes:
+        if offset:
+            raise OSError(errno.EIO, "unreadable")
+        return content[:30]
+
+    with pytest.raises(OSError, match="unreadable"):
+        read_fully(0, 80, 0, failing)
+
+
+@pytest.mark.parametrize("page", [3, 700])
+def test_a_base_that_lacks_a_page_is_refused(tmp_path: Path, page: int) -> None:
+    """The file was cut: what stands behind is in no log either, and would be restored as zeros."""
+    live = LiveDatabase(tmp_path / "app.db")
+    for n in range(800):
+        live.app.execute("insert into t(k, v) values(?, randomblob(3900))", (n,))
+    for _ in range(4):
+        live.tick(0.6)
+    live.app.execute("insert into t(k) values(1)")
+    assert live.capture.files.index().backlog
+    base = live.new_base()
+    assert base.begin()
+    os.truncate(live.path, (page - 1) * 4096 + 100)
+    while base.copy_slice():
+        pass
+    with pytest.raises(CaptureBroken, match=f"page {page} of"):
+        base.overlay(Seq(1))
+    assert base.footer is None
+    base.abandon()
+    live.capture.keeper.close(remove_wal=False)
+
+
+def test_a_snapshot_of_a_state_that_lacks_a_page_is_refused(tmp_path: Path) -> None:
+    live = LiveDatabase(tmp_path / "app.db")
+    live.commit("insert into t(k, v) values(1, randomblob(20000))")
+    live.begin()
+    hashes = live.capture.reader.encoder.hashes
+    hashes.set(4, 0)
+    header = SnapshotHeader(
+        replica="r", timeline=TimelineId("00001-00000000"), writer=Writer(nonce="0"), created_ms=0, page_size=4096
+    )
+    snapshot = SnapshotCopy(live.capture.reader, tmp_path / "snapshot", header, DiskRoom(tmp_path, 0))
+    assert snapshot.begin()
+    while snapshot.copy_slice():
+        pass
+    with pytest.raises(CaptureBroken, match="page 4 of"):
+        snapshot.overlay()
+    snapshot.abandon()
     live.close()
 
 

@@ -104,21 +104,6 @@ def test_rolled_back_frames_are_not_captured(live: LiveDatabase) -> None:
     assert sink.images == live.expected
 
 
-def test_committed_frames_without_checksums_are_captured_with_an_alarm(live: LiveDatabase) -> None:
-    """SQLite before 3.50.2 commits such frames after ROLLBACK TO; the wal-index is the authority. It is told once."""
-    sink = live.begin()
-    live.commit("insert into t(k) values(1)")
-    live.tick()
-    for k in (2, 3):
-        live.commit(f"insert into t(k) values({k})")
-        last = live.capture.files.index().max_frame
-        append_to_wal(live.path, bytes(16), frame_offset(last, 4096) + 8)
-        live.tick()
-        assert live.capture.reader.counts.unchecked_frames >= k - 1
-    assert live.alarms == ["unchecked-frames"]
-    assert sink.images == live.expected
-
-
 def test_a_frame_changed_behind_the_back_of_sqlite_ends_capture(live: LiveDatabase) -> None:
     """A committed frame whose page number is not the one in the wal-index is refused, not shipped."""
     live.begin()
@@ -200,7 +185,8 @@ def test_read_lock_0_is_not_left_while_a_checkpointer_may_be_in_flight(live: Liv
     live.commit("insert into t(k) values(2)")
     with held_lock(live.path, 121):
         live.tick()
-        live.tick(5.0)
+        for _ in range(5):
+            live.tick(5.0)
         assert live.capture.keeper.view == before
         assert live.capture.counts.probe_waits >= 2
     live.tick()
@@ -215,9 +201,11 @@ def test_a_blocking_checkpoint_that_waits_for_us_is_let_through_after_a_grace(li
     before = live.capture.keeper.view
     live.commit("insert into t(k) values(2)")
     with held_lock(live.path, 121, 120):
-        live.tick()
-        assert live.capture.keeper.view == before
         live.tick(0.2)
+        live.tick(0.2)
+        assert live.capture.keeper.view == before
+        live.tick(0.03)
+        live.tick(0.03)
         assert live.capture.keeper.view != before
 
 
@@ -366,6 +354,6 @@ def test_a_keeper_at_rest_moves_for_a_blocking_checkpoint_that_waits(live: LiveD
     live.tick(0.6)
     assert live.capture.counts.hand_overs == hand_overs
     with held_lock(live.path, 121, 120):
-        live.tick(0.2)
-        live.tick(0.2)
+        for _ in range(4):
+            live.tick(0.05)
     assert live.capture.counts.hand_overs > hand_overs

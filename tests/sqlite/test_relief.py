@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -107,13 +109,59 @@ def test_a_blocking_checkpoint_gets_the_read_mark_that_our_keeper_took_while_it_
     live.close()
 
 
+CHECKPOINTER_THAT_WRITES = """
+import apsw, fcntl, os, sys
+app = apsw.Connection(sys.argv[1])
+app.pragma("wal_autocheckpoint", 0)
+app.execute("select count(*) from t").fetchall()
+shm = os.open(sys.argv[1] + "-shm", os.O_RDWR)
+fcntl.lockf(shm, fcntl.LOCK_EX, 1, 121)
+for _line in sys.stdin:
+    if app.in_transaction:
+        app.execute("commit")
+    app.execute("begin immediate")
+    app.execute("insert into t(k) values(1)")
+    print("writing", flush=True)
+"""
+
+
+def test_read_lock_0_is_not_left_while_another_thread_of_the_checkpointer_writes(tmp_path: Path) -> None:
+    """INV-05: one process has both locks at every look; that something is committed tells that nobody waits for us."""
+    live = LiveDatabase(tmp_path / "app.db")
+    live.begin()
+    live.commit("insert into t(k) values(1)")
+    for _ in range(4):
+        live.tick(0.6)
+    before = live.capture.keeper.view
+    with subprocess.Popen(
+        [sys.executable, "-c", CHECKPOINTER_THAT_WRITES, live.path],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for _ in range(20):
+            process.stdin.write("\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == "writing\n"
+            for _look in range(2):
+                live.tick(0.06)
+        assert live.capture.keeper.view == before
+        assert live.capture.counts.probe_waits > 20
+        process.stdin.close()
+    live.tick()
+    assert live.capture.keeper.view != before
+    live.close()
+
+
 def step_aside(live: LiveDatabase) -> None:
     """Have capture step aside for a checkpoint that waits."""
     live.commit("insert into t(k) values(1)")
     live.tick()
     with held_lock(live.path, 121, 120):
-        live.tick(0.2)
-        live.tick(0.2)
+        for _ in range(10):
+            live.tick(0.05)
         assert live.capture.keeper.aside
 
 

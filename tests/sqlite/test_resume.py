@@ -10,12 +10,13 @@ from pathlib import Path
 import apsw
 import pytest
 
-from tests.sqlite.live import LiveDatabase
+from tests.sqlite.live import LiveDatabase, decide_resume
 from walrep.core.pages import PageHashes
-from walrep.core.resume import ResumeEvidence, ResumeKind, plan_resume
+from walrep.core.resume import ResumeEvidence, ResumeKind, is_same_boot, plan_resume
 from walrep.core.state import CaptureMark, CleanEnd
 from walrep.core.wal import WalIndex, frame_offset
 
+BOOT = "boot 1"
 MODES = [
     apsw.SQLITE_CHECKPOINT_PASSIVE,
     apsw.SQLITE_CHECKPOINT_RESTART,
@@ -36,16 +37,20 @@ def down_time(live: LiveDatabase, dice: random.Random) -> None:
 
 
 def test_a_resumed_capture_misses_nothing(tmp_path: Path) -> None:
-    """Random down-times, after a clean end or a kill: where a resume is allowed the state is right. All four occur."""
-    kinds: Counter[ResumeKind] = Counter()
-    for seed in range(12):
+    """Random down-times, after a clean end or a kill: where a resume is allowed the state is right.
+
+    All four kinds occur, with a reboot and without.
+    """
+    kinds: Counter[tuple[ResumeKind, bool]] = Counter()
+    for seed in range(16):
         folder = tmp_path / str(seed)
         folder.mkdir()
         resume_again_and_again(folder, random.Random(seed), kinds)
-    assert set(kinds) == set(ResumeKind), kinds
+    proofs = set(ResumeKind) - {ResumeKind.COMPARE}
+    assert set(kinds) == {(kind, same_boot) for kind in proofs for same_boot in (False, True)}, kinds
 
 
-def resume_again_and_again(folder: Path, dice: random.Random, kinds: Counter[ResumeKind]) -> None:
+def resume_again_and_again(folder: Path, dice: random.Random, kinds: Counter[tuple[ResumeKind, bool]]) -> None:
     """Run one database through eight down-times."""
     live = LiveDatabase(folder / "app.db")
     sink = live.begin()
@@ -57,17 +62,18 @@ def resume_again_and_again(folder: Path, dice: random.Random, kinds: Counter[Res
         live.tick()
         encoder, files = live.capture.reader.encoder, live.capture.files
         mark, hashes, txid = live.capture.reader.mark, PageHashes.from_bytes(encoder.hashes.to_bytes()), encoder.txid
-        inode, clean_end = files.inode, None
+        inode, clean_end, boot_id = files.inode, None, live.clock.boot_id()
         if dice.random() < 0.5:
-            live.clock.step_wall(files.file_state().mtime_ns // 10**6 + 1000 - live.clock.now_ms())
-            clean_end = live.capture.finish()
+            clean_end = live.finish()
             live.let_go(remove_wal=True)
         else:
             live.kill_capture()
+        if dice.random() < 0.4:
+            live.clock.reboot()
         down_time(live, dice)
         capture = live.attach_again()
-        plan = plan_resume(mark, clean_end, capture.reader.evidence(mark, inode=inode, page_size=4096))
-        kinds[plan.kind] += 1
+        plan = decide_resume(live, (mark, clean_end, inode, boot_id), hashes)
+        kinds[plan.kind, boot_id == live.clock.boot_id()] += 1
         if plan.kind is ResumeKind.BROKEN:
             sink = live.begin()
             continue
@@ -83,8 +89,9 @@ def index(salts: tuple[int, int], max_frame: int) -> WalIndex:
     return WalIndex(max_frame=max_frame, page_count=9, checksum=(0, 0), salts=salts, backfilled=0, page_size=4096)
 
 
-FILE = CleanEnd(size_bytes=4096, mtime_ns=5, header_hash=6)
-OTHER_FILE = CleanEnd(size_bytes=4096, mtime_ns=7, header_hash=6)
+FILE = CleanEnd(size_bytes=4096, mtime_ns=5, header_hash=6, ctime_ns=5)
+OTHER_FILE = CleanEnd(size_bytes=4096, mtime_ns=7, header_hash=6, ctime_ns=7)
+CHANGED_MODE = CleanEnd(size_bytes=4096, mtime_ns=5, header_hash=6, ctime_ns=7)
 MARK = CaptureMark((10, 99), 20, (3, 4))
 
 
@@ -108,6 +115,17 @@ MARK = CaptureMark((10, 99), 20, (3, 4))
         ({"index": index((77, 7), 1)}, ResumeKind.CLEAN_END),
         ({"index": index((11, 7), 30)}, ResumeKind.CLEAN_END),
         ({"index": index((77, 7), 1), "file": OTHER_FILE}, ResumeKind.BROKEN),
+        # What a boot before this one wrote need not be there any more: the file itself has to be the captured state.
+        ({"index": index((77, 7), 1), "same_boot": False}, ResumeKind.COMPARE),
+        ({"index": index((77, 7), 0), "same_boot": False, "file": OTHER_FILE}, ResumeKind.COMPARE),
+        ({"index": index((77, 7), 1), "same_boot": False, "differs": ""}, ResumeKind.CLEAN_END),
+        ({"index": index((77, 7), 1), "same_boot": False, "differs": "page 7"}, ResumeKind.BROKEN),
+        ({"index": index((11, 7), 19), "same_boot": False, "differs": "page 7"}, ResumeKind.BROKEN),
+        ({"index": index((10, 99), 25), "same_boot": False}, ResumeKind.CONTINUE),
+        # The mode was changed, or the mtime set back.
+        ({"index": index((77, 7), 1), "file": CHANGED_MODE}, ResumeKind.COMPARE),
+        ({"index": index((77, 7), 1), "file": CHANGED_MODE, "differs": ""}, ResumeKind.CLEAN_END),
+        ({"index": index((77, 7), 1), "file": CHANGED_MODE, "differs": "page 7"}, ResumeKind.BROKEN),
     ],
 )
 def test_only_a_proof_allows_a_resume(change: dict[str, object], kind: ResumeKind) -> None:
@@ -117,13 +135,47 @@ def test_only_a_proof_allows_a_resume(change: dict[str, object], kind: ResumeKin
         "frame_checksum": (3, 4),
         "next_frame_continues": False,
         "file": FILE,
+        "same_boot": True,
     }
     assert plan_resume(MARK, FILE, ResumeEvidence(**(evidence | change))).kind is kind  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        ({"same_boot": True}, ResumeKind.RESTARTED),
+        ({}, ResumeKind.COMPARE),
+        ({"differs": ""}, ResumeKind.RESTARTED),
+        ({"differs": "page 7"}, ResumeKind.BROKEN),
+        ({"differs": "", "next_frame_continues": True}, ResumeKind.BROKEN),
+    ],
+)
+def test_a_restart_in_another_boot_needs_the_file(change: dict[str, object], kind: ResumeKind) -> None:
+    """With synchronous=OFF a power cut may take the frames behind the last captured one, and leave their checkpoint."""
+    evidence: dict[str, object] = {
+        "same_file": True,
+        "index": index((11, 7), 19),
+        "frame_checksum": (3, 4),
+        "next_frame_continues": False,
+        "file": FILE,
+        "same_boot": False,
+    }
+    assert plan_resume(MARK, None, ResumeEvidence(**(evidence | change))).kind is kind  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("recorded", "now", "same"), [("a", "a", True), ("a", "b", False), ("", "", False)])
+def test_a_boot_that_is_not_known_is_another_one(recorded: str, now: str, *, same: bool) -> None:
+    assert is_same_boot(recorded, now) is same
+
+
 def test_without_a_recorded_clean_end_an_empty_log_proves_nothing() -> None:
     evidence = ResumeEvidence(
-        same_file=True, index=index((77, 7), 0), frame_checksum=None, next_frame_continues=False, file=FILE
+        same_file=True,
+        index=index((77, 7), 0),
+        frame_checksum=None,
+        next_frame_continues=False,
+        file=FILE,
+        same_boot=True,
     )
     assert plan_resume(MARK, None, evidence).kind is ResumeKind.BROKEN
 
@@ -145,7 +197,7 @@ def test_a_checkpoint_during_the_down_time_makes_file_pages_newer_and_they_go_pl
     live.app.execute("update t set v = zeroblob(901) where id % 3 = 0")
     live.checkpoint(apsw.SQLITE_CHECKPOINT_PASSIVE)
     capture = live.attach_again()
-    plan = plan_resume(mark, None, capture.reader.evidence(mark, inode=inode, page_size=4096))
+    plan = plan_resume(mark, None, capture.reader.evidence(mark, inode=inode, page_size=4096, boot_id=BOOT))
     assert plan.kind is ResumeKind.CONTINUE
     capture.reader.resume(mark, hashes, encoder.txid, 0)
     capture.reader.sink, sink.spooled_frames = sink, 0
@@ -183,7 +235,7 @@ def test_a_log_without_frames_is_no_proof_that_nothing_was_committed(tmp_path: P
     live.reopen_app()
     capture = live.attach_again()
     assert capture.files.index().max_frame == 0
-    plan = plan_resume(mark, None, capture.reader.evidence(mark, inode=inode, page_size=4096))
+    plan = plan_resume(mark, None, capture.reader.evidence(mark, inode=inode, page_size=4096, boot_id=BOOT))
     assert plan.kind is ResumeKind.BROKEN
     live.close()
 
@@ -205,7 +257,7 @@ def test_a_log_that_was_cut_inside_the_next_frame_proves_nothing(tmp_path: Path)
     capture = live.attach_again()
     assert capture.files.index().salts[0] == mark.salts[0] + 1
     assert os.path.getsize(f"{live.path}-wal") == frame_offset(mark.frame + 1, 4096) + 100
-    plan = plan_resume(mark, None, capture.reader.evidence(mark, inode=inode, page_size=4096))
+    plan = plan_resume(mark, None, capture.reader.evidence(mark, inode=inode, page_size=4096, boot_id=BOOT))
     assert plan.kind is ResumeKind.BROKEN
     live.close()
 
@@ -224,7 +276,7 @@ def test_frames_that_were_not_captured_yet_are_not_overwritten_after_the_attach(
     assert live.checkpoint(apsw.SQLITE_CHECKPOINT_PASSIVE)
     capture = live.attach_again()
     assert capture.files.index().backlog == 0
-    evidence = capture.reader.evidence(mark, inode=inode, page_size=4096)
+    evidence = capture.reader.evidence(mark, inode=inode, page_size=4096, boot_id=BOOT)
     live.app.execute("insert into t(k) values(3)")
     plan = plan_resume(mark, None, evidence)
     assert plan.kind is ResumeKind.CONTINUE

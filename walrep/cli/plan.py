@@ -9,10 +9,9 @@ import click
 import msgspec
 
 from walrep import app
-from walrep.cli.command import Command, duration, json_option, takes
+from walrep.cli.command import Command, duration, json_option, size, takes
 from walrep.cli.output import Output, format_size
 from walrep.cli.session import Session
-from walrep.core.amounts import parse_size_bytes
 from walrep.core.flush import FlushPolicy
 from walrep.core.forecast import Strategy, compare_strategies
 from walrep.core.forecast_walrep import WalrepSettings
@@ -58,28 +57,18 @@ class _Options(msgspec.Struct, frozen=True, kw_only=True):
     as_json: bool
 
 
-def _size(_context: click.Context, _parameter: click.Parameter, text: str | None) -> int | None:
-    """Return the bytes that the value of an option means; a callback for click."""
-    if text is None:
-        return None
-    try:
-        return parse_size_bytes(int(text) if text.isdecimal() else text)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from error
-
-
 @click.command("plan", cls=Command, short_help="Forecast objects, requests and bytes.", exits=(0, 1, 2, 4, 6, 130))
 @click.argument("url", required=False)
 @click.option(
     "--transactions-per-second", type=float, metavar="N", help="How often the app commits while it is active."
 )
 @click.option(
-    "--changed-bytes", callback=_size, metavar="SIZE", help="What a transaction changes, in bytes.  [default: 140]"
+    "--changed-bytes", callback=size, metavar="SIZE", help="What a transaction changes, in bytes.  [default: 140]"
 )
 @click.option("--pages", type=float, metavar="N", help="How many pages a transaction writes.  [default: 2.2]")
-@click.option("--page-size", callback=_size, metavar="SIZE", help="Of the database.  [default: 4096]")
+@click.option("--page-size", callback=size, metavar="SIZE", help="Of the database.  [default: 4096]")
 @click.option("--hours", type=float, metavar="N", help="How many hours of a day the app is active.  [default: 24]")
-@click.option("--database-size", callback=_size, metavar="SIZE", help="How large the database is.  [default: 100MB]")
+@click.option("--database-size", callback=size, metavar="SIZE", help="How large the database is.  [default: 100MB]")
 @click.option("--rpo", callback=duration, metavar="DURATION", help="Lag that you accept at most.  [default: 10s]")
 @click.option("--retention", callback=duration, metavar="DURATION", help="How long things are kept.  [default: 30d]")
 @click.option(

@@ -11,8 +11,8 @@ Order of the cases below:
 
 1. The WAL was restarted, so the keeper sits on READ-LOCK 0. It is left only after a PASSIVE checkpoint has shown that
    nobody holds the checkpoint lock: a checkpointer of an SQLite before 3.51.3 that read the header before the
-   restart would otherwise mark frames of the new generation as copied (the WAL-reset bug) (INV-05). One process
-   holding both the checkpoint and the write lock is a blocking checkpoint that waits for us: after a grace hand over.
+   restart would otherwise mark frames of the new generation as copied (the WAL-reset bug) (INV-05). A blocking
+   checkpoint that waits for us holds the checkpoint and the write lock: when it has for a grace, hand over.
    Elsewhere such a checkpoint waits for a read mark, and not for what the mark says: the next keeper may be on the very
    same one, which no hand-over would ever free. Then step aside: a lock of our own on another mark forbids the restart
    while the checkpoint goes on; it forbids no backfill, so that pre-images are not trusted meanwhile (INV-18). Where
@@ -22,6 +22,11 @@ Order of the cases below:
 4. A backlog, or quiet: PASSIVE. Never FULL, RESTART or TRUNCATE, which make the app's writers wait (INV-04).
 5. Writers that never pause let the WAL grow: stop them, for the tail of one PASSIVE only. Not when an older reader
    of the app is what holds the checkpoint back: the lock would be wasted; an alarm is raised instead (INV-06).
+
+
+A blocking checkpoint holds both locks as long as it waits, so nobody commits meanwhile. One process with both, or two
+of another container, which the kernel does not tell apart, can also be a PASSIVE in one thread and a writer in another.
+Those let go now and then, or commit; so what counts is what lasts (`Standstill`).
 """
 
 from __future__ import annotations
@@ -35,10 +40,12 @@ from walrep.core.wal import WalIndex
 __all__ = [
     "CapturePolicy",
     "KeeperView",
+    "Standstill",
     "Step",
     "TickView",
     "WriteLockAdvice",
     "next_passive_wait",
+    "note_locks",
     "plan_tick",
     "plan_write_lock",
 ]
@@ -49,8 +56,9 @@ class CapturePolicy(msgspec.Struct, frozen=True, kw_only=True):
 
     `wal_frames_max` is below SQLite's own `wal_autocheckpoint` of 1000: beyond that the app runs a checkpoint in every
     commit, and while a keeper holds the log none of them ends it (measured at 1,000 tx/s: p99 of a commit 3.3 ms with
-    4000, 0.2 ms with 900; without walrep 0.15 to 0.2 ms). `aside_s_max` is longer than the longest rest of SQLite's own
-    busy handler: 0.1 s, or 1 s where it was built without `usleep`.
+    4000, 0.2 ms with 900; without walrep 0.15 to 0.2 ms). A checkpoint waits for us when it was seen to in every one of
+    at least `probe_looks` looks for `probe_grace_s`. `aside_s_max` is longer than the longest rest of SQLite's own busy
+    handler: 0.1 s, or 1 s where it was built without `usleep`.
     """
 
     passive_frames: int = 500
@@ -58,6 +66,7 @@ class CapturePolicy(msgspec.Struct, frozen=True, kw_only=True):
     wal_frames_max: int = 900
     reader_alarm_frames: int = 4000
     probe_grace_s: float = 0.1
+    probe_looks: int = 4
     aside_s_max: float = 1.2
     write_lock_wait_s: float = 0.05
     write_lock_budget_s: float = 0.02
@@ -66,6 +75,33 @@ class CapturePolicy(msgspec.Struct, frozen=True, kw_only=True):
     write_lock_rounds: int = 8
     passive_wait_min_s: float = 0.02
     passive_wait_max_s: float = 1.0
+
+
+class Standstill(msgspec.Struct, frozen=True):
+    """One holder of the checkpoint and of the write lock, and nothing committed, in each of some looks.
+
+    `holder` is a process, 0 if the kernel does not tell; `header` is that of the wal-index, as bytes.
+    """
+
+    holder: int
+    header: bytes
+    since_s: float
+    looks: int = 1
+
+    def lasts(self, now_s: float, policy: CapturePolicy) -> bool:
+        """Say whether this can only be a blocking checkpoint that waits."""
+        return self.looks >= policy.probe_looks and now_s - self.since_s >= policy.probe_grace_s
+
+
+def note_locks(
+    before: Standstill | None, *, now_s: float, header: bytes, checkpointer: int | None, writer: int | None
+) -> Standstill | None:
+    """Return what a look adds, given who holds the two locks (None: nobody)."""
+    if checkpointer is None or checkpointer != writer:
+        return None
+    if before is None or (before.holder, before.header) != (checkpointer, header):
+        return Standstill(checkpointer, header, now_s)
+    return msgspec.structs.replace(before, looks=before.looks + 1)
 
 
 class KeeperView(msgspec.Struct, frozen=True):
@@ -86,7 +122,7 @@ class TickView(msgspec.Struct, frozen=True, kw_only=True):
     passive_wait_s: float
     since_write_lock_s: float
     waited_for: bool = False
-    """Whether a blocking checkpoint of the app has been waiting for longer than `probe_grace_s`."""
+    """Whether a blocking checkpoint of the app has been waiting for a while, perhaps for our keeper."""
     handed_over: bool = False
     """Whether a hand-over ended in this very tick: writers that never pause would otherwise be handed over for ever."""
 

@@ -28,7 +28,7 @@ import msgspec
 
 from walrep.core.chain import Chain
 from walrep.core.links import defect_between
-from walrep.core.stored import Fact, Leftover, PackFact, Stored, newest_segments
+from walrep.core.stored import Fact, Leftover, PackFact, Stored, newest_of_writers
 from walrep.core.target import format_time
 from walrep.core.units import TimelineId
 
@@ -100,7 +100,7 @@ def plan_compaction(stored: Stored, *, now_ms: int, policy: CompactionPolicy) ->
     deletions: list[Deletion] = []
     unverified: list[PackFact] = []
     moments: list[int] = []
-    kept = newest_segments(stored)
+    kept = newest_of_writers(stored)
     for facts, leftovers in _by_timeline(stored):
         # INV-23: of the same objects a restore makes the same chain.
         chain = Chain(facts, _continues)

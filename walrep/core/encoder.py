@@ -37,7 +37,7 @@ class PageSource(Protocol):
         ...
 
     def file_page(self, pgno: int) -> bytes:
-        """Return the page in the database file, zero-filled if the file ends before it."""
+        """Return the page in the database file; less where the file ends before its end."""
         ...
 
 
@@ -159,7 +159,8 @@ class ChunkEncoder:
                 continue
             frame = frame_of.get(pgno)
             if frame is None:
-                content = source.file_page(pgno)
+                # A page that SQLite has extended the file by, and not written yet, is all zeros.
+                content = source.file_page(pgno).ljust(page_size, b"\0")
                 counts.from_file += 1
             elif frame >= first_frame:
                 offset = (frame - first_frame) * stride + FRAME_HEADER_BYTES

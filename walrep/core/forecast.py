@@ -1,7 +1,6 @@
 """walrep beside other ways to protect the same database, as `walrep plan` compares them.
 
-Numbers of walrep are those of the program as it is: what is only planned is left out. Of the others they are models,
-each with its source in its module.
+Numbers of walrep are those of the program as it is; of the others they are models, each with its source in its module.
 """
 
 from __future__ import annotations
@@ -40,10 +39,11 @@ def compare_strategies(
         settings, without = listing, []
     own, *others = forecast_all(workload, settings)
     watchful = forecast_walrep(workload, listing)
-    if without and watchful.requests.list:
+    more_count = watchful.requests.list - own.requests.list
+    if without and more_count:
         note = (
             f"on a store without create-only PUT ({', '.join(without)}) a writer looks for others: "
-            f"{watchful.requests.list:,.0f} LISTs more, which are counted in the traffic there"
+            f"{more_count:,.0f} LISTs more, which are counted in the traffic there"
         )
         own = msgspec.structs.replace(own, notes=(*own.notes, note))
     own_traffic = [forecast_traffic(own if profile.creates_only else watchful, profile) for profile in profiles]

@@ -24,14 +24,15 @@ from math import inf
 
 import msgspec
 
-from walrep.core.census import Parts, Problem, ProblemKind, Snapshot, take_census
+from walrep.core.census import Census, Parts, Problem, ProblemKind, Snapshot, take_census
 from walrep.core.chain import Chain
+from walrep.core.coverage import Coverage, TxidRange, cover, find_ranges
 from walrep.core.links import Damage, Link, Pack, Segment, SegmentEnds, Spare, defect_between
 from walrep.core.names import PinName
 from walrep.core.objects import PackFooter
-from walrep.core.prunings import Gone, PruneRecord, join_records
+from walrep.core.prunings import Gone, PruneRecord, join_records, merge_ranges
 from walrep.core.rivals import Lineage, describe_rivalry, find_lineages, rivals_of
-from walrep.core.units import Position, Seq, TimelineId, Txid, timeline_number
+from walrep.core.units import Position, Seq, SeqRange, TimelineId, Txid, timeline_number
 
 __all__ = [
     "Coverage",
@@ -51,43 +52,13 @@ __all__ = [
 ]
 
 
-class Coverage(msgspec.Struct, frozen=True, kw_only=True):
-    """A snapshot and the links on top of it, without those that hold no transaction; it may lie inside the first.
-
-    `under` is the full snapshot under a differential one.
-    """
-
-    snapshot: Snapshot
-    links: tuple[Link, ...]
-    under: Snapshot | None = None
-
-    @property
-    def first_txid(self) -> Txid:
-        """The position of the snapshot."""
-        return self.snapshot.name.txid
-
-    @property
-    def last_txid(self) -> Txid:
-        """The last transaction that can be reached from the snapshot."""
-        return self.links[-1].footer.txid_after if self.links else self.snapshot.name.txid
-
-
-class TxidRange(msgspec.Struct, frozen=True, kw_only=True):
-    """A maximal range of positions that are restorable, each of them; when its ends had been seen."""
-
-    first_txid: Txid
-    last_txid: Txid
-    first_seen_ms: int
-    last_seen_ms: int
-
-
 class Timeline(msgspec.Struct, frozen=True, kw_only=True):
     """One timeline. `begin_seq` is None when its opening segment is not there.
 
     `tip_txid` is the last transaction that there was, as everything stored tells, the timelines that left it included;
-    it may be neither restorable nor there. `tail_gone`: retention deleted what followed the last thing that is there,
-    and nothing tells how far it went. `segments` and `packs` are those that were read, `chain` those that count, and
-    `spares` what others replace.
+    it may be neither restorable nor there. `tail_missing`: something followed the last thing that is there, deleted or
+    lost, and nothing tells how far it went. `segments` and `packs` are those that were read, `chain` those that count,
+    and `spares` what others replace.
     """
 
     id: TimelineId
@@ -98,7 +69,7 @@ class Timeline(msgspec.Struct, frozen=True, kw_only=True):
     begin_ms: int
     looked_ms: int | None
     tip_txid: Txid
-    tail_gone: bool
+    tail_missing: bool
     segments: tuple[Segment, ...]
     packs: tuple[Pack, ...]
     chain: tuple[Link, ...]
@@ -162,10 +133,10 @@ def build_history(
     for damage in (each for each in pruned if isinstance(each, Damage)):
         problems.append(Problem(kind="damaged-record", message=f"what was pruned is not known: {damage.message}"))
     found = sorted(census.timelines.items())
-    newest = max((timeline_number(identity) for identity, _ in found), default=0)
+    newest = _find_newest(census.timelines)
     timelines = tuple(_timeline(identity, parts, gone, newest, problems) for identity, parts in found)
     problems += [problem for each in timelines for problem in _check_parent(each, timelines, gone)]
-    timelines = tuple(_with_what_left(timeline, timelines, gone) for timeline in timelines)
+    timelines = tuple(_with_what_left(timeline, timelines, _held(census)) for timeline in timelines)
     lineages = find_lineages(
         (segment.header for _, parts in found for segment in parts.segments),
         (name for _, parts in found for name in parts.pack_names),
@@ -188,23 +159,45 @@ def build_history(
     )
 
 
-def _timeline(identity: TimelineId, parts: Parts, gone: Gone, newest: int, problems: list[Problem]) -> Timeline:
+def _held(census: Census) -> tuple[SeqRange, ...]:
+    """Return the numbers of segments that are there, by themselves or in packs."""
+    names = [name for parts in census.timelines.values() for name in parts.pack_names]
+    numbers = [(name.first_seq, name.last_seq) for name in names]
+    numbers += [(each.seq, each.seq) for parts in census.timelines.values() for each in parts.segments]
+    return merge_ranges([*numbers, *((seq, seq) for seq in census.unreadable)])
+
+
+class _Newest(msgspec.Struct, frozen=True):
+    """The number of the newest timeline, and of the segments that stay also where no restore needs them. INV-24."""
+
+    number: int
+    seqs: frozenset[Seq]
+
+
+def _find_newest(timelines: Mapping[TimelineId, Parts]) -> _Newest:
+    last: dict[TimelineId, Seq] = {}
+    for identity, parts in timelines.items():
+        links: list[Link] = [*parts.segments, *parts.packs]
+        last[identity] = max((link.last_seq for link in links), default=Seq(0))
+    number = max(map(timeline_number, last), default=0)
+    own = [seq for identity, seq in last.items() if timeline_number(identity) == number]
+    return _Newest(number, frozenset([*own, max(last.values(), default=Seq(0))]))
+
+
+def _timeline(identity: TimelineId, parts: Parts, gone: Gone, newest: _Newest, problems: list[Problem]) -> Timeline:
     start = next((segment for segment in parts.segments if segment.header.start is not None), None)
     if start is None:
         message = "the segment that opens the timeline is missing"
         problems.append(Problem(kind="missing-start", message=message, timeline=identity))
-    if not parts.snapshots and (timeline_number(identity) == newest or not _is_expired(parts, start, gone)):
+    if not parts.snapshots and not _is_expired(start, parts, gone, newest):
         message = "the timeline has no complete snapshot: nothing of it is restorable yet"
         problems.append(Problem(kind="missing-base", message=message, timeline=identity))
     links: list[Link] = [*parts.segments, *parts.packs]
     chosen = Chain(links, lambda before, after: not defect_between(before, after))
     _report_breaks(chosen, identity, gone, problems)
     chain = tuple(link for run in chosen.runs for link in run)
-    coverages = tuple(
-        msgspec.structs.replace(_coverage(snapshot, chosen.runs, gone, problems), under=under)
-        for snapshot, under in _usable_snapshots(parts.snapshots, problems)
-    )
-    _report_uncovered(chosen.runs, coverages, gone, problems)
+    coverages = cover(parts.snapshots, chosen.runs, gone, problems)
+    _report_uncovered(chosen.runs, coverages, gone, newest, problems)
     opening = start.header.start if start else None
     ends = [link.footer.txid_after for link in chain] + [name.last_txid for name in parts.pack_names]
     return Timeline(
@@ -216,7 +209,7 @@ def _timeline(identity: TimelineId, parts: Parts, gone: Gone, newest: int, probl
         begin_ms=_begin_ms(parts, start, chain),
         looked_ms=opening.looked_ms if opening else None,
         tip_txid=max(ends + [snapshot.name.txid for snapshot in parts.snapshots]),
-        tail_gone=False,
+        tail_missing=False,
         segments=tuple(parts.segments),
         packs=tuple(parts.packs),
         chain=chain,
@@ -226,46 +219,31 @@ def _timeline(identity: TimelineId, parts: Parts, gone: Gone, newest: int, probl
         ),
         snapshots=tuple(parts.snapshots),
         coverages=coverages,
-        ranges=_ranges(coverages),
+        ranges=find_ranges(coverages),
     )
 
 
-def _usable_snapshots(
-    snapshots: Sequence[Snapshot], problems: list[Problem]
-) -> Iterator[tuple[Snapshot, Snapshot | None]]:
-    """Yield each snapshot that a restore can use, and the full one under it."""
-    full = {each.name.txid: each for each in snapshots if each.name.full_txid is None}
-    for each in snapshots:
-        if each.name.full_txid is None:
-            yield each, None
-        elif each.name.full_txid in full:
-            yield each, full[each.name.full_txid]
-        else:
-            message = f"the full snapshot under {each.key} is missing"
-            problems.append(Problem(kind="orphan-snapshot", message=message, timeline=each.name.timeline))
-
-
-def _is_expired(parts: Parts, start: Segment | None, gone: Gone) -> bool:
-    """Return whether retention left nothing of a timeline but its opening, and what is leaving."""
+def _is_expired(start: Segment | None, parts: Parts, gone: Gone, newest: _Newest) -> bool:
+    """Return whether retention left nothing of a timeline but its opening, and what is leaving or no restore needs."""
     numbers = [(each.seq, each.seq) for each in parts.segments if each is not start]
     numbers += [(name.first_seq, name.last_seq) for name in parts.pack_names]
     return (
         start is not None
+        and timeline_number(start.header.timeline) < newest.number
         and gone.expired_ms is not None
         and start.header.created_ms <= gone.expired_ms
-        and all(gone.holds(first, last) for first, last in numbers)
+        and all(gone.holds(first, last) or last in newest.seqs for first, last in numbers)
     )
 
 
-def _with_what_left(timeline: Timeline, timelines: Sequence[Timeline], gone: Gone) -> Timeline:
+def _with_what_left(timeline: Timeline, timelines: Sequence[Timeline], held: Sequence[SeqRange]) -> Timeline:
     """Return a timeline that reaches as far as others that left it tell: its own tail may be gone."""
     left = [each.parent.txid for each in timelines if each.parent and each.parent.timeline == timeline.id]
     numbers = [each.last_seq for each in timeline.chain] + [each.name.seq for each in timeline.snapshots]
     last = max(numbers, default=Seq(0))
-    begins = [each.begin_seq for each in timelines if each.begin_seq is not None and each.begin_seq > last]
-    return msgspec.structs.replace(
-        timeline, tip_txid=max([timeline.tip_txid, *left]), tail_gone=gone.between(last, min(begins, default=inf))
-    )
+    # One sequence goes through all timelines: the number behind the last is the next one's, or was this one's.
+    ends_here = not held or last == held[-1][1] or any(begin <= last + 1 <= end for begin, end in held)
+    return msgspec.structs.replace(timeline, tip_txid=max([timeline.tip_txid, *left]), tail_missing=not ends_here)
 
 
 def _leaving(timeline: Timeline, gone: Gone) -> Iterator[str]:
@@ -297,59 +275,23 @@ def _report_breaks(chosen: Chain[Link], timeline: TimelineId, gone: Gone, proble
         problems.append(Problem(kind="unused-object", message=message, timeline=timeline))
 
 
-def _coverage(snapshot: Snapshot, runs: list[list[Link]], gone: Gone, problems: list[Problem]) -> Coverage:
-    txid = snapshot.name.txid
-    for run in runs:
-        index = next((index for index, link in enumerate(run) if link.last_seq > snapshot.name.seq), None)
-        if index is None:
-            continue
-        first = run[index]
-        # Whether a chunk begins there is for who has read the pack's index.
-        inside = isinstance(first, Pack) and first.header.txid_before < txid < first.footer.txid_after
-        if inside or first.header.txid_before == txid:
-            on_top = tuple(link for link in run[index:] if link.transaction_count)
-            return Coverage(snapshot=snapshot, links=on_top)
-        if not gone.between(snapshot.name.seq, first.first_seq):
-            message = f"{first.key} does not begin where {snapshot.key} ends"
-            problems.append(Problem(kind="misplaced-snapshot", message=message, timeline=snapshot.name.timeline))
-        break
-    return Coverage(snapshot=snapshot, links=())
-
-
 def _report_uncovered(
-    runs: Sequence[Sequence[Link]], coverages: Sequence[Coverage], gone: Gone, problems: list[Problem]
+    runs: Sequence[Sequence[Link]],
+    coverages: Sequence[Coverage],
+    gone: Gone,
+    newest: _Newest,
+    problems: list[Problem],
 ) -> None:
     """Report transactions that rest on no snapshot, where no missing number tells why."""
     covered = {link.key for each in coverages for link in each.links}
     ends = [None, *(run[-1].last_seq for run in runs)]
     for end, run in zip(ends, runs, strict=False):
         loose = [link for link in run if link.transaction_count and link.key not in covered]
-        loose = [link for link in loose if not gone.holds(link.first_seq, link.last_seq)]
+        loose = [each for each in loose if not gone.holds(each.first_seq, each.last_seq)]
+        loose = [each for each in loose if each.last_seq not in newest.seqs]
         if coverages and loose and (end is None or gone.between(end, run[0].first_seq)):
             message = f"{loose[0].key} rests on no snapshot that is here"
             problems.append(Problem(kind="missing-base", message=message, timeline=loose[0].header.timeline))
-
-
-def _ranges(coverages: Sequence[Coverage]) -> tuple[TxidRange, ...]:
-    ranges: list[TxidRange] = []
-    for coverage in sorted(coverages, key=lambda each: (each.first_txid, each.last_txid)):
-        seen_ms = coverage.snapshot.name.seen_ms
-        last_seen_ms = coverage.links[-1].footer.last_seen_ms if coverage.links else seen_ms
-        if ranges and coverage.first_txid <= ranges[-1].last_txid:
-            if coverage.last_txid > ranges[-1].last_txid:
-                ranges[-1] = msgspec.structs.replace(
-                    ranges[-1], last_txid=coverage.last_txid, last_seen_ms=last_seen_ms
-                )
-            continue
-        ranges.append(
-            TxidRange(
-                first_txid=coverage.first_txid,
-                last_txid=coverage.last_txid,
-                first_seen_ms=seen_ms,
-                last_seen_ms=last_seen_ms,
-            )
-        )
-    return tuple(ranges)
 
 
 def _check_pins(pins: Sequence[PinName], timelines: Sequence[Timeline]) -> Iterator[Problem]:

@@ -10,15 +10,15 @@ for both ends.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
 from walrep.core.holding import Holding, Log, Pin, Point, Snapshot
+from walrep.core.lineage import newest_segments
 from walrep.core.links import replacing
 from walrep.core.names import (
     PackName,
-    SegmentName,
     SnapshotName,
     parse_pack_key,
     parse_pin_key,
@@ -29,6 +29,8 @@ from walrep.core.stored import SegmentFact
 from walrep.core.units import Txid
 
 __all__ = ["Listed", "take_inventory", "unknown_segments"]
+
+_NEWEST = "it holds the newest segment, which the next start looks for"
 
 
 class Listed(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,7 +67,8 @@ def take_inventory(listing: Iterable[Listed], segments: Mapping[str, SegmentFact
             if (pin := parse_pin_key(each.key)) is not None:
                 pins.append(Pin(name=pin.name, point=Point(pin.position.timeline, pin.position.txid)))
                 kept[each.key] = "a person keeps a position by this name"
-    return Holding(logs=logs, snapshots=snapshots, pins=pins, others=others, reserved=_newest(logs) | kept)
+    reserved = dict.fromkeys(sorted(newest_segments(logs)), _NEWEST) | kept
+    return Holding(logs=logs, snapshots=snapshots, pins=pins, others=others, reserved=reserved)
 
 
 def unknown_segments(listing: Iterable[Listed], segments: Mapping[str, SegmentFact]) -> frozenset[str]:
@@ -74,15 +77,6 @@ def unknown_segments(listing: Iterable[Listed], segments: Mapping[str, SegmentFa
     names = {key: name for key in keys - segments.keys() if (name := parse_segment_name(key)) is not None}
     packs = [pack for key in sorted(keys) if names and (pack := parse_pack_key(key)) is not None]
     return frozenset(key for key, name in names.items() if replacing(name, packs) is None)
-
-
-def _newest(logs: Sequence[Log]) -> dict[str, str]:
-    """Return what a writer's next start looks for, and counts on from: of each writer that keys tell apart. INV-24."""
-    newest: dict[str, Log] = {}
-    for log in sorted(logs, key=lambda each: (each.last_seq, each.key)):
-        name = parse_segment_name(log.key) or SegmentName(log.last_seq)
-        newest[name.nonce] = log
-    return {log.key: "it holds the newest segment, which the next start looks for" for log in newest.values()}
 
 
 def _log_of_segment(listed: Listed, fact: SegmentFact) -> Log:

@@ -7,6 +7,8 @@ exists is refused: an ephemeral host that booted empty, or a mistyped URL, must 
 from __future__ import annotations
 
 import enum
+from collections.abc import Collection
+from typing import Protocol
 
 import msgspec
 
@@ -14,17 +16,19 @@ from walrep.core.names import SegmentName
 from walrep.core.objects import REPLICA_FORMAT, ReplicaInfo, SegmentHeader
 from walrep.core.state import LocalState
 from walrep.core.target import format_duration, format_time
-from walrep.core.units import Seq
+from walrep.core.units import Seq, TimelineId, timeline_number
 from walrep.errors import ReplicaConflict
 
 __all__ = [
     "ACTIVE_MS",
     "Claim",
+    "Numbered",
     "Rivalry",
     "SequenceCheck",
     "check_sequence",
     "conflict_with",
     "judge_rival",
+    "newest_segments",
     "plan_claim",
     "refuse_active_writer",
 ]
@@ -76,6 +80,25 @@ def plan_claim(state: LocalState | None, info: ReplicaInfo | None, *, url: str, 
     )
 
 
+class Numbered(Protocol):
+    """What has numbers of segments."""
+
+    @property
+    def key(self) -> str:
+        """The key of the object."""
+        ...
+
+    @property
+    def timeline(self) -> TimelineId:
+        """Its timeline."""
+        ...
+
+    @property
+    def last_seq(self) -> Seq:
+        """The number of its last segment."""
+        ...
+
+
 class SequenceCheck(msgspec.Struct, frozen=True, kw_only=True):
     """Result of comparing the store's newest segments with what the local state says."""
 
@@ -102,6 +125,19 @@ def check_sequence(listed: list[SegmentName], *, durable: Seq, outbox: list[Seq]
     known = {SegmentName(seq, nonce) for seq in (durable, *outbox)}
     foreign = [name for name in listed if name not in known and (name.seq > durable or name.nonce != nonce)]
     return SequenceCheck(foreign=min(foreign) if foreign else None)
+
+
+def newest_segments(known: Collection[Numbered]) -> frozenset[str]:
+    """Return the keys of what a writer's next start looks for, and of what a take-over counts on from. INV-24.
+
+    That is the newest of all, and that of the newest timeline: where keys tell writers apart, one that was shut out may
+    have gone on to a higher number.
+    """
+    number = max((timeline_number(each.timeline) for each in known), default=0)
+    groups = {each.timeline for each in known if timeline_number(each.timeline) == number}
+    last = {group: max(each.last_seq for each in known if each.timeline == group) for group in groups}
+    newest = max((each.last_seq for each in known), default=0)
+    return frozenset(each.key for each in known if each.last_seq in {newest, last.get(each.timeline, newest)})
 
 
 def refuse_active_writer(newest: SegmentHeader, *, own_nonce: str, now_ms: int) -> None:

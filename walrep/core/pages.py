@@ -57,6 +57,17 @@ class PageHashes:
         self.reserve(self.page_count)
         return memoryview(self.slots)[: self.page_count + 1].tobytes()
 
+    def differing(self, other: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.uint64]]:
+        """Return the pages that are not what another array of the same size says, in order, and their hashes.
+
+        Both are copies: a view of `slots` that somebody keeps would forbid them to grow.
+        """
+        self.reserve(self.page_count)
+        check(len(other) == self.page_count + 1, "both arrays are of a database of this size")
+        now = np.frombuffer(self.slots, np.uint64, count=self.page_count + 1)
+        pgnos = np.flatnonzero(now != other)
+        return pgnos, now[pgnos]
+
     def reserve(self, pgno: int) -> None:
         """Make room for `pgno`."""
         missing = pgno + 1 - len(self.slots)
@@ -88,6 +99,15 @@ class PageHashes:
             self.slots[page_count + 1 : self.highest + 1] = array("Q", bytes(8 * (self.highest - page_count)))
             self.highest = page_count
         self.page_count = page_count
+
+    def missing_page(self, lock_page: int) -> int | None:
+        """Return the first page of the database that has no hash although it is not the lock-byte page; None if all do.
+
+        INV-28: such a page was never read, and the state does not describe a database.
+        """
+        self.reserve(self.page_count)
+        absent = np.flatnonzero(np.frombuffer(self.slots, np.uint64, count=self.page_count + 1) == 0)
+        return next((int(pgno) for pgno in absent if pgno not in (0, lock_page)), None)
 
     def rebuild(self) -> None:
         """Compute the checksum anew from all slots."""

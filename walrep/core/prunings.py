@@ -7,9 +7,10 @@ It is JSON, one object under `pruned/<time>`, written before the first of the ob
 `gone` are the numbers of all segments that retention ever deleted, by themselves or in packs; `snapshots` are the keys
 of those that this run deletes; `counts` is how many objects the last runs deleted, this one included.
 
-A run takes over what all records tell that it finds, and deletes them when its own is durable. So there is one, or a
-few where a run was interrupted or two ran at once, and what is gone is what they tell together. What a record calls
-gone and is there is **leaving**: a run was interrupted, or is under way. What a later run keeps of that is not gone.
+A run takes over what the records tell that it finds, and deletes them when its own is durable; not those of others of
+the last hour, whose runs may be under way. So there is one, or a few where a run was interrupted or two ran at once,
+and what is gone is what they tell together. What a record calls gone and is there is **leaving**: a run was
+interrupted, or is under way. What a later run keeps of that is not gone.
 """
 
 from __future__ import annotations
@@ -27,17 +28,22 @@ from walrep.errors import CorruptObject
 
 __all__ = [
     "PRUNE_FORMAT",
+    "RUN_MS_MAX",
     "Gone",
     "PruneRecord",
     "decode_record",
     "encode_record",
     "is_anything_leaving",
+    "is_under_way",
     "join_records",
     "merge_ranges",
     "next_record",
 ]
 
 PRUNE_FORMAT = 1
+
+RUN_MS_MAX = 3_600_000
+"""So long after its record was stored a run may be under way."""
 
 _COUNTS_MAX = 7
 
@@ -85,6 +91,11 @@ def join_records(records: Sequence[PruneRecord]) -> PruneRecord | None:
         gone=merge_ranges(chain.from_iterable(each.gone for each in records)),
         snapshots=tuple(sorted({key for each in records for key in each.snapshots})),
     )
+
+
+def is_under_way(record: PruneRecord, *, stored_ms: int, now_ms: int, nonce: str) -> bool:
+    """Say whether this may be the record of a run that somebody else than the writer of this nonce does just now."""
+    return record.by.nonce != nonce and now_ms - stored_ms < RUN_MS_MAX
 
 
 def is_anything_leaving(record: PruneRecord | None, holding: Holding) -> bool:

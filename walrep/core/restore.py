@@ -13,6 +13,7 @@ be told apart by the person who asks, until a take-over decides it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NoReturn
 
 import msgspec
 
@@ -309,7 +310,7 @@ def _refuse_lost(history: History, timelines: Sequence[Timeline], last: Timeline
 
     What is gone may have been seen in the very millisecond of the last transaction that is there.
     """
-    if last.readable_txid < last.tip_txid or last.tail_gone:
+    if last.readable_txid < last.tip_txid or last.tail_missing:
         _refuse_unfinished(history, last)
     following = next((each for each in timelines if each.number > last.number), None)
     if following is not None and following.number > last.number + 1:
@@ -322,14 +323,9 @@ def _refuse_lost(history: History, timelines: Sequence[Timeline], last: Timeline
 
 def _refuse_unfinished(history: History, timeline: Timeline) -> None:
     """Refuse the end of a timeline where it would silently be older than the newest that was stored."""
-    if timeline.tail_gone:
-        last = timeline.ranges[-1] if timeline.ranges else None
-        raise TargetNotFound(
-            f"what timeline {timeline.id} ended with is not kept any more",
-            detail=f"retention deleted it; {describe_ranges([timeline])}",
-            hint=f"to restore what is kept, add --timeline {timeline.id} --txid {last.last_txid}" if last else "",
-        )
     complete = timeline.ranges and timeline.ranges[-1].last_txid == timeline.tip_txid
+    if complete and timeline.tail_missing:
+        _refuse_cut(history, timeline)
     if complete and not _unreadable_after(history, timeline):
         return
     if complete:
@@ -365,4 +361,14 @@ def _refuse_unfinished(history: History, timeline: Timeline) -> None:
         f"timeline {timeline.id} began, but its first snapshot is not complete",
         detail=f"it began at {format_time(timeline.begin_ms)} ({timeline.reason})",
         hint=hint,
+    )
+
+
+def _refuse_cut(history: History, timeline: Timeline) -> NoReturn:
+    """Refuse the end of a timeline of which nothing tells how far it went."""
+    problems = [each.message for each in history.problems if each.kind == "missing-segment"]
+    raise TargetNotFound(
+        f"what timeline {timeline.id} ended with is not here any more",
+        detail="; ".join(problems) or f"retention deleted it; {describe_ranges([timeline])}",
+        hint=f"to restore what is left, add --timeline {timeline.id} --txid {timeline.ranges[-1].last_txid}",
     )

@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Literal
 
 import msgspec
+from xxhash import xxh3_64_intdigest
 
 from walrep.core.target import format_duration
 from walrep.core.units import TimelineId, Txid
@@ -29,7 +30,6 @@ __all__ = [
 ]
 
 _DAY_MS = 24 * 60 * 60 * 1000
-_HEX = 16
 
 
 class SnapshotPolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,7 +37,7 @@ class SnapshotPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
     `full_days`: how old a full one is leant on. `outgrown_bytes_min`: logs below that never call for one more.
     `changed_share_max`: of the pages, for a differential one. `day_ms` is a day. `look_s`: how often to ask whether
-    one is due.
+    one is due. `again_s`: how long to wait when one has failed.
     """
 
     automatic: bool = True
@@ -47,15 +47,17 @@ class SnapshotPolicy(msgspec.Struct, frozen=True, kw_only=True):
     changed_share_max: float = 0.5
     day_ms: int = _DAY_MS
     look_s: float = 60.0
+    again_s: float = 3600.0
 
 
 class SnapshotFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known when it is asked whether a snapshot is due. `identity`: hexadecimal digits.
+    """What is known when it is asked whether a snapshot is due. `identity`: the replica's.
 
     `last_ms`, `last_txid`: when the last snapshot was seen, and where it stands. `log_bytes`: sealed since.
     """
 
     identity: str
+    now_ms: int
     last_ms: int
     last_txid: Txid
     txid: Txid
@@ -103,7 +105,8 @@ def plan_kind(
     """Decide of which kind the next snapshot is, and why; `pages`: how many differ from the full one, of how many."""
     if full is None or full.timeline != timeline:
         return "full", "there is no full snapshot of this timeline to lean on"
-    age_ms = now_ms - full.seen_ms
+    # A clock that was set back must not make the full one young for ever.
+    age_ms = abs(now_ms - full.seen_ms)
     # A snapshot a day is made a little earlier or later than a day after the one before.
     if age_ms > (policy.full_days - 0.5) * policy.day_ms:
         return "full", f"the last full one is {format_duration(age_ms)} old"
@@ -116,8 +119,10 @@ def plan_kind(
 def _next_time(facts: SnapshotFacts, policy: SnapshotPolicy) -> int:
     """Return the first time of day, as the policy has it, after the last snapshot."""
     if policy.at_s is None:
-        of_day_ms = int(facts.identity[:_HEX] or "0", 16) % policy.day_ms
+        of_day_ms = xxh3_64_intdigest(facts.identity.encode()) % policy.day_ms
     else:
         of_day_ms = policy.at_s * 1000 % policy.day_ms
-    days = (facts.last_ms - of_day_ms) // policy.day_ms + 1
+    # A last one that a clock since set back calls later than now was made now, as far as anybody can tell.
+    last_ms = min(facts.last_ms, facts.now_ms)
+    days = (last_ms - of_day_ms) // policy.day_ms + 1
     return days * policy.day_ms + of_day_ms

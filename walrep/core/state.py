@@ -28,11 +28,15 @@ class CaptureMark(msgspec.Struct, frozen=True):
 
 
 class CleanEnd(msgspec.Struct, frozen=True):
-    """The database file when everything captured had been copied into it and nobody was writing it."""
+    """The database file when everything captured had been copied into it and nobody was writing it.
+
+    `ctime_ns` is 0 where an earlier version recorded it.
+    """
 
     size_bytes: int
     mtime_ns: int
     header_hash: int
+    ctime_ns: int = 0
 
 
 class LocalState(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,7 +47,8 @@ class LocalState(msgspec.Struct, frozen=True, kw_only=True):
     may be ahead of it. `restored` is the position to which the database was restored since, which then is the parent of
     the timeline to begin. `first_seq` is the first segment of this lineage, `fence`: it takes the replica over and is
     still to be written. `creates_only`: the store was seen to refuse to
-    overwrite; where it does not, the keys of segments have the writer's nonce. `snapshot_txid`, `snapshot_ms`: the last
+    overwrite; where it does not, the keys of segments have the writer's nonce. `boot_id`: the boot of
+    the machine in which capture stood here, empty where it is not known. `snapshot_txid`, `snapshot_ms`: the last
     snapshot, where it stands and when that was seen; `log_bytes`: of the segments since.
     """
 
@@ -68,6 +73,7 @@ class LocalState(msgspec.Struct, frozen=True, kw_only=True):
     first_seq: Seq = Seq(1)
     fence: bool = False
     creates_only: bool = True
+    boot_id: str = ""
     snapshot_txid: Txid = Txid(0)
     snapshot_ms: int = 0
     log_bytes: int = 0

@@ -26,7 +26,7 @@ __all__ = [
     "PackFact",
     "SegmentFact",
     "Stored",
-    "newest_segments",
+    "newest_of_writers",
     "pack_fact",
     "segment_fact",
     "stored_from",
@@ -195,7 +195,7 @@ def stored_from(history: History, *, verified: frozenset[str] = frozenset(), pen
     )
 
 
-def newest_segments(stored: Stored) -> frozenset[str]:
+def newest_of_writers(stored: Stored) -> frozenset[str]:
     """Return the keys of the segments that are not deleted because they are the newest of their writers. INV-24."""
     newest: dict[str, SegmentFact | Leftover] = {}
     known: list[SegmentFact | Leftover] = [*stored.segments, *stored.leftovers]

@@ -173,7 +173,9 @@ def forecast_traffic(forecast: Forecast, profile: StoreProfile, *, bucket_object
     for each in (each for each in forecast.accesses if each.verb == "list"):
         own_rows = forecast.live_midnight_count if each.row_count is None else each.row_count
         rows = min(KEYS_PER_REQUEST + 1.0, own_rows + bucket_objects)
-        list_bytes += each.request_count * rows * _row_bytes(profile, each, listed=True)
+        large_rows = min(KEYS_PER_REQUEST + 1.0 - rows, each.large_row_count)
+        page_bytes = rows * _row_bytes(profile, each, listed=True) + large_rows * profile.large.row_bytes
+        list_bytes += each.request_count * page_bytes
     read_bytes = sum(
         each.request_count * _row_bytes(profile, each, listed=False)
         for each in forecast.accesses

@@ -36,6 +36,7 @@ from walrep.core.walsum import FRAME_HEADER_BYTES, checksum_words
 __all__ = [
     "WAL_HEADER_BYTES",
     "WAL_INDEX_BYTES",
+    "WAL_INDEX_HEADER_BYTES",
     "WalHeader",
     "WalIndex",
     "frame_offset",
@@ -47,6 +48,7 @@ __all__ = [
 
 WAL_HEADER_BYTES = 32
 WAL_INDEX_BYTES = 136
+WAL_INDEX_HEADER_BYTES = 48
 _SLOTS_PER_BLOCK = 4096
 _SLOTS_FIRST_BLOCK = 4062
 _BLOCK_BYTES = 32768

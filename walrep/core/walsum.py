@@ -11,6 +11,11 @@ is the linear map s' = A s + B x with A = [[1, 1], [1, 2]] and B = [[1, 0], [1, 
 
 which is two dot products with fixed vectors of Fibonacci numbers. A frame records its own s_out, and the s_in of
 frame i is the recorded s_out of frame i-1, so all frames of a buffer are verified without any chaining.
+
+SQLite before 3.50.2 commits *unchecked* frames after some ROLLBACK TO: where salts and checksum belong are zeros. Their
+pages cannot be verified. The frame after one continues the zeros. Behind a commit it may also continue what the
+wal-index had as its checksum then, which may stand nowhere in the log any more (walRewriteChecksums was to begin behind
+the last frame, and took what a frame that was rolled back had there). Measured with SQLite 3.40.1.
 """
 
 from __future__ import annotations
@@ -21,7 +26,15 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["FRAME_HEADER_BYTES", "FrameHeaders", "checksum_words", "frame_headers", "valid_frame_count"]
+__all__ = [
+    "FRAME_HEADER_BYTES",
+    "FrameHeaders",
+    "checksum_words",
+    "committed_frame_count",
+    "frame_headers",
+    "unchecked_frames",
+    "valid_frame_count",
+]
 
 FRAME_HEADER_BYTES = 24
 _MASK = 0xFFFF_FFFF
@@ -76,9 +89,51 @@ def valid_frame_count(
     before it. `before` is the checksum of the frame before the first (or of the WAL header). `big_endian` is the
     byte order of checksums, bit 0 of the WAL's magic.
     """
+    return _leading(_valid(buffer, headers, page_size, salts, before, big_endian=big_endian))
+
+
+def committed_frame_count(
+    buffer: bytes | memoryview,
+    headers: FrameHeaders,
+    *,
+    page_size: int,
+    salts: tuple[int, int],
+    before: tuple[int, int] | None,
+    big_endian: bool,
+) -> tuple[int, int]:
+    """Return how many frames at the start of `buffer` may be what SQLite committed, and how many of them are not valid.
+
+    Those are unchecked, or the first behind a commit that is. Nothing proves them: whoever takes them must know from
+    the wal-index that they are committed, and which pages they hold. `before` is None where it is not known.
+    """
+    valid = _valid(buffer, headers, page_size, salts, before or (0, 0), big_endian=big_endian)
+    unchecked = unchecked_frames(headers)
+    behind = np.empty(len(headers), np.bool_)
+    behind[:1] = before is None
+    behind[1:] = (unchecked & (headers[:, 1] != 0))[:-1]
+    count = _leading(valid | (unchecked & (headers[:, 0] != 0)) | (behind & _named(headers, salts)))
+    return count, int(np.count_nonzero(~valid[:count]))
+
+
+def unchecked_frames(headers: FrameHeaders) -> npt.NDArray[np.bool_]:
+    """Return of each frame whether zeros stand where its salts and its checksum belong."""
+    unchecked: npt.NDArray[np.bool_] = np.logical_not(headers[:, 2:].any(axis=1))
+    return unchecked
+
+
+def _valid(
+    buffer: bytes | memoryview,
+    headers: FrameHeaders,
+    page_size: int,
+    salts: tuple[int, int],
+    before: tuple[int, int],
+    *,
+    big_endian: bool,
+) -> npt.NDArray[np.bool_]:
+    """Return of each frame whether it is valid, given that the checksum that stands before it is right."""
     count = len(headers)
     if count == 0:
-        return 0
+        return np.empty(0, np.bool_)
     frame_bytes = page_size + FRAME_HEADER_BYTES
     words = np.frombuffer(buffer, np.uint32, count=count * frame_bytes // 4).reshape(count, frame_bytes // 4)
     if big_endian:
@@ -95,11 +150,18 @@ def valid_frame_count(
     expected1 = np.einsum("ij,j->i", pages, page[1]) + words[:, 0] * head[1, 0] + words[:, 1] * head[1, 1]
     expected0 += u(a) * previous0 + u(b) * previous1
     expected1 += u(c) * previous0 + u(d) * previous1
-    valid = (
-        (expected0 == headers[:, 4])
-        & (expected1 == headers[:, 5])
-        & (headers[:, 2] == u(salts[0]))
-        & (headers[:, 3] == u(salts[1]))
-        & (headers[:, 0] != 0)
+    valid: npt.NDArray[np.bool_] = (expected0 == headers[:, 4]) & (expected1 == headers[:, 5]) & _named(headers, salts)
+    return valid
+
+
+def _named(headers: FrameHeaders, salts: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """Return of each frame whether it is of this generation and has a page number."""
+    u = np.uint32
+    named: npt.NDArray[np.bool_] = (
+        (headers[:, 2] == u(salts[0])) & (headers[:, 3] == u(salts[1])) & (headers[:, 0] != 0)
     )
-    return count if valid.all() else int(np.argmin(valid))
+    return named
+
+
+def _leading(valid: npt.NDArray[np.bool_]) -> int:
+    return len(valid) if valid.all() else int(np.argmin(valid))

@@ -38,6 +38,7 @@ __all__ = [
     "format_days",
     "make_forecast",
     "put_requests",
+    "standing_flow",
 ]
 
 DAYS = 30
@@ -128,7 +129,8 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
     """Requests that read, in 30 days. `object_bytes`: of the objects that they are about, on average.
 
     A LIST is one request for each page of `KEYS_PER_REQUEST` keys. `row_count`: how many of the strategy's objects it
-    finds; None: all that there are. `download_bytes`: of all of them.
+    finds; None: all that there are. `large_row_count`: how many it finds beside these that no store keeps in their
+    rows. `download_bytes`: of all of them.
     """
 
     what: str
@@ -136,6 +138,7 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
     request_count: float
     object_bytes: float
     row_count: float | None = None
+    large_row_count: float = 0.0
     download_bytes: float = 0.0
 
 
@@ -204,6 +207,18 @@ def make_forecast(
         flows=tuple(flows),
         accesses=tuple(accesses),
         notes=tuple(notes),
+    )
+
+
+def standing_flow(what: str, count: float, object_bytes: float) -> Flow:
+    """Return the flow of objects that are neither made nor deleted."""
+    return Flow(
+        what=what,
+        created_count=0.0,
+        deleted_count=0.0,
+        object_bytes=object_bytes,
+        live_midnight_count=count,
+        live_peak_count=count,
     )
 
 

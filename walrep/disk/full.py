@@ -14,9 +14,9 @@ import msgspec
 from xxhash import xxh3_64_intdigest
 
 from walrep.core.snapshots import FullSnapshot
-from walrep.disk.atomic import map_os_errors, write_atomic
+from walrep.disk.atomic import fsync_directory, map_os_errors, write_atomic
 
-__all__ = ["FullHashes", "load_full", "save_full"]
+__all__ = ["FullHashes", "forget_full", "load_full", "save_full"]
 
 _NAME = "full"
 _MAGIC = b"\x89walfull"
@@ -36,6 +36,13 @@ def save_full(directory: Path, full: FullHashes) -> None:
     digest = xxh3_64_intdigest(data).to_bytes(8, "little")
     with map_os_errors(f"write {directory / _NAME}"):
         write_atomic(directory / _NAME, _MAGIC + digest + data)
+
+
+def forget_full(directory: Path) -> None:
+    """Remember nothing, durably, so that the next snapshot is a full one."""
+    with map_os_errors(f"remove {directory / _NAME}"):
+        (directory / _NAME).unlink(missing_ok=True)
+        fsync_directory(directory)
 
 
 def load_full(directory: Path) -> FullHashes | None:

@@ -7,6 +7,7 @@ are the entries that none after them supersedes.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -103,7 +104,9 @@ class Journal:
         """
         self.close()
         path = self._path(seq)
-        if not path.exists():
+        with map_os_errors(f"look for {path}"):
+            exists = path.exists()
+        if not exists:
             self.begin(seq)
             return
         self._log = _without_unfinished(path)
@@ -165,10 +168,15 @@ def _without_unfinished(path: Path) -> AppendLog:
         return log
     log.close()
     temporary = temporary_path(path.parent, path.name)
-    shorter = AppendLog.create(temporary)
-    for _, record in zip(range(complete), read_records(path), strict=False):
-        shorter.append([record])
-    shorter.close()
-    with map_os_errors(f"replace {path}"):
-        publish(temporary, path)
+    try:
+        shorter = AppendLog.create(temporary)
+        for _, record in zip(range(complete), read_records(path), strict=False):
+            shorter.append([record])
+        shorter.close()
+        with map_os_errors(f"replace {path}"):
+            publish(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
     return AppendLog.open(path)[0]

@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from walrep.disk.atomic import map_os_errors
+
 __all__ = ["DiskRoom", "disk_space"]
 
 _LOOK_AGAIN_BYTES = 1 << 20
@@ -31,11 +33,17 @@ class DiskRoom:
         self._unseen_bytes = _LOOK_AGAIN_BYTES
 
     def allows(self, size_bytes: int, *, reserve_share: float = 1.0) -> bool:
-        """Say whether so many bytes can be written without touching the reserve, or so large a share of it."""
+        """Say whether so many bytes can be written without touching the reserve, or so large a share of it.
+
+        Raises:
+            SpoolError: the file system does not say.
+
+        """
         self._unseen_bytes += size_bytes
         if self._unseen_bytes < _LOOK_AGAIN_BYTES:
             return True
-        free_bytes, total_bytes = self._space(self._directory)
+        with map_os_errors(f"ask for the free space of {self._directory}"):
+            free_bytes, total_bytes = self._space(self._directory)
         reserve_bytes = min(self._reserve_bytes, total_bytes // _SHARE_MAX)
         has_room = free_bytes - size_bytes >= reserve_bytes * reserve_share
         self._unseen_bytes = 0 if has_room else _LOOK_AGAIN_BYTES

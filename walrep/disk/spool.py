@@ -1,9 +1,7 @@
 """The spool of one database: what is captured, on local disk, until the store has it and a while longer.
 
     journal-<seq>         append log of the open segment's chunks (`walrep.core.journal`)
-    outbox/<seq>          a sealed segment that the store has not acknowledged
-    outbox/<seq>.snapshot a snapshot that stands where segment <seq> ends
-    cache/<seq>           a durable segment, kept so that packs need no download; evicted first, at no loss
+    outbox/, cache/       sealed segments and snapshots (`walrep.disk.outbox`)
 
 All methods run on one thread, the spool worker. Every step can be the last one before a kill, and is done so that the
 next start finds either the state before it or the state after it:
@@ -27,15 +25,16 @@ from walrep.core.pages import PageHashes
 from walrep.core.segment import encode_segment_end, encode_segment_start
 from walrep.core.snapshots import FullSnapshot
 from walrep.core.state import CaptureMark, LocalState
-from walrep.core.units import Checksum, Seq, TimelineId, Txid, format_seq, timeline_number
+from walrep.core.units import Checksum, Seq, TimelineId, Txid, timeline_number
 from walrep.disk.atomic import map_os_errors, publish, remove_temporaries, temporary_path
-from walrep.disk.full import FullHashes, save_full
+from walrep.disk.full import FullHashes, forget_full, save_full
 from walrep.disk.journal import Journal, SegmentTotals
+from walrep.disk.outbox import Outbox, OutboxItem
 from walrep.disk.room import DiskRoom
 from walrep.disk.state import HashStore, StateDirectory
-from walrep.errors import SpoolFull, check
+from walrep.errors import SpoolError, SpoolFull, check
 
-__all__ = ["BASE_PART", "DISK_RESERVE_BYTES", "SNAPSHOT_PART", "OutboxItem", "Recovered", "Sealed", "Spool"]
+__all__ = ["BASE_PART", "DISK_RESERVE_BYTES", "SNAPSHOT_PART", "Recovered", "Sealed", "Spool"]
 
 
 DISK_RESERVE_BYTES = 64 << 20
@@ -47,14 +46,8 @@ BASE_PART = "base.part"
 SNAPSHOT_PART = "snapshot.part"
 """The same of a snapshot of a timeline that is captured."""
 
-
-class OutboxItem(msgspec.Struct, frozen=True, order=True):
-    """A file that waits for the store; a base goes after the segment that opened its timeline."""
-
-    seq: int
-    is_snapshot: bool
-    path: Path
-    size_bytes: int
+_OPENING_BYTES = 4096
+"""More than a segment takes that only opens a timeline."""
 
 
 class Sealed(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,27 +79,24 @@ class Spool:
     ) -> None:
         self.directory = directory
         self.state = state
-        self.room = DiskRoom(directory.path, disk_reserve_bytes)
+        self._disk_reserve_bytes = disk_reserve_bytes
+        self.room = self.new_room()
         self.hash_store = HashStore(directory.path)
         self._outbox_bytes_max = outbox_bytes_max
-        self._outbox = directory.path / "outbox"
-        self._cache = directory.path / "cache"
         self._journal = Journal(directory.path)
         with map_os_errors(f"use {directory.path}"):
-            for folder in (directory.path, self._outbox, self._cache):
-                folder.mkdir(mode=0o700, exist_ok=True)
-                remove_temporaries(folder, modified_before_ms=1 << 62)
+            self._outbox = Outbox(directory.path)
+            remove_temporaries(directory.path, modified_before_ms=1 << 62)
             for name in (BASE_PART, SNAPSHOT_PART):
                 (directory.path / name).unlink(missing_ok=True)
             self._discard_unsaved()
-        self._outbox_bytes = sum(item.size_bytes for item in self.outbox() if not item.is_snapshot)
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
     @property
     def cache(self) -> Path:
         """The folder of durable segments that are kept."""
-        return self._cache
+        return self._outbox.cache
 
     @property
     def pending_bytes(self) -> int:
@@ -121,23 +111,28 @@ class Spool:
     @property
     def outbox_bytes(self) -> int:
         """Bytes that the store has not acknowledged, the open segment included."""
-        return self._outbox_bytes + self.pending_bytes
+        return self._outbox.segment_bytes + self.pending_bytes
 
     @property
     def sealed_bytes(self) -> int:
         """Bytes of sealed segments that the store has not acknowledged. Snapshots are as large as the database is."""
-        return self._outbox_bytes
+        return self._outbox.segment_bytes
+
+    def new_room(self) -> DiskRoom:
+        """Return a look at the same disk for somebody else, on another thread, who has the same reserve to leave."""
+        return DiskRoom(self.directory.path, self._disk_reserve_bytes)
 
     def outbox(self) -> list[OutboxItem]:
-        """Return what waits for the store, in the order in which it must go."""
-        items = []
-        with map_os_errors(f"read {self._outbox}"):
-            paths = list(self._outbox.iterdir())
-        for path in paths:
-            stem, dot, suffix = path.name.partition(".")
-            if stem.isdigit() and suffix in ("", "snapshot"):
-                items.append(OutboxItem(int(stem), bool(dot), path, path.stat().st_size))
-        return sorted(items)
+        """Return the segments and bases that wait for the store, in the order in which they must go.
+
+        A segment that the state does not name yet, because saving the state failed, will be sealed again. INV-15
+        """
+        next_seq = self.state.next_seq
+        return [item for item in self._outbox.in_order() if item.seq < next_seq]
+
+    def snapshots(self) -> list[OutboxItem]:
+        """Return the other snapshots that wait for the store, for which nothing has to wait."""
+        return self._outbox.snapshots()
 
     def recover(self) -> Recovered | None:
         """Rebuild the position and the hash array from disk and go on with the journal; None if they do not agree."""
@@ -145,6 +140,8 @@ class Spool:
         # A log whose sync failed is of no use any more; opened again it shows what the disk has.
         self.hash_store.close()
         if state.timeline is None:
+            # What was captured behind a base that could not be published belongs to no timeline.
+            self._journal.begin(state.next_seq)
             return None
         hashes, mark, txid = self.hash_store.load(), state.mark, int(state.txid)
         checksum, page_count = int(state.checksum), state.page_count
@@ -188,18 +185,19 @@ class Spool:
     def seal(self, created_ms: int) -> Sealed | None:
         """Turn the journal into a segment in the outbox and begin the next.
 
-        None if nothing is pending, or if the journal ends within a transaction, which a segment does not.
+        None if nothing is pending, if the journal ends within a transaction, which a segment does not, or if there is
+        no timeline, because its base could not be published.
         """
         totals = self.totals
-        if totals.last is None or self.in_transaction:
+        if totals.last is None or self.in_transaction or self.state.timeline is None:
             return None
         header = self._header(created_ms)
         footer = totals.footer()
         # A segment that can go out makes room in the end, so it may use half of the reserve.
         self._require_room(self.pending_bytes, reserve_share=0.5)
-        path = self._outbox / format_seq(header.seq)
+        path = self._outbox.segment_path(header.seq)
         with map_os_errors(f"seal segment {header.seq}"):
-            self._write_segment(path, header, footer, self._journal.lasting_entries())
+            size_bytes = self._write_segment(path, header, footer, self._journal.lasting_entries())
         self.hash_store.sync()
         last = totals.last
         self._save(
@@ -210,15 +208,16 @@ class Spool:
             mark=last.mark,
             looked_ms=last.last_seen_ms,
             clean_end=None,
-            log_bytes=self.state.log_bytes + path.stat().st_size,
+            log_bytes=self.state.log_bytes + size_bytes,
         )
-        item = self._added(header.seq, path)
+        item = self._outbox.count(header.seq, path)
         self._journal.begin(self.state.next_seq)
         return Sealed(item=item, header=header, footer=footer)
 
     def open_timeline(self, timeline: TimelineId, start: TimelineStart, page_size: int, created_ms: int) -> OutboxItem:
         """Put the segment that opens a timeline into the outbox. The state keeps the old timeline until the base is."""
         check(self.totals.last is None, "what the old timeline captured is sealed first")
+        self._require_room(_OPENING_BYTES)
         seq = self.state.next_seq
         header = SegmentHeader(
             replica=self.state.replica,
@@ -245,7 +244,7 @@ class Spool:
             chunk_count=0,
             frame_count=0,
         )
-        path = self._outbox / format_seq(seq)
+        path = self._outbox.segment_path(seq)
         with map_os_errors(f"write segment {seq}"):
             self._write_segment(path, header, footer, iter(()))
         self._save(
@@ -257,47 +256,49 @@ class Spool:
             clean_end=None,
             fence=False,
         )
-        item = self._added(seq, path)
+        item = self._outbox.count(seq, path)
         self._journal.begin(self.state.next_seq)
         return item
 
     def begin_timeline(self, base: Path, state: LocalState, hashes: bytes) -> OutboxItem:
         """Make a base and the state after it the place to go on from; `state.next_seq` is the first segment's."""
-        final = self._outbox / f"{format_seq(state.next_seq - 1)}.snapshot"
+        final = self._outbox.base_path(state.next_seq - 1)
         self.hash_store.reset(hashes)
         with map_os_errors(f"keep {final}"):
             publish(base, final)
         self.directory.save(state)
         self.state = state
         self._remember_full(hashes)
-        item = self._added(state.next_seq - 1, final, is_snapshot=True)
+        item = self._outbox.count(state.next_seq - 1, final, is_snapshot=True)
         self._journal.begin(state.next_seq)
         return item
 
-    def add_snapshot(self, path: Path, seen_ms: int, full_hashes: bytes | None) -> OutboxItem:
+    def add_snapshot(self, path: Path, seen_ms: int, full_hashes: bytes | None) -> None:
         """Put a snapshot of the state after the last sealed segment into the outbox.
 
-        `full_hashes` are those of its pages, if it is a full one: later ones lean on it.
+        `full_hashes` are those of its pages, if it is a full one: later ones lean on it, and none on the one before,
+        which may be deleted from now on.
         """
         check(self.totals.last is None, "a snapshot stands where a segment ends")
         seq = self.state.next_seq - 1
-        final = self._outbox / f"{format_seq(seq)}.snapshot"
+        final = self._outbox.snapshot_path(seq)
+        if full_hashes is not None:
+            forget_full(self.directory.path)
         with map_os_errors(f"keep {final}"):
             publish(path, final)
         self._save(snapshot_txid=self.state.txid, snapshot_ms=seen_ms, log_bytes=0)
         if full_hashes is not None:
             self._remember_full(full_hashes)
-        return self._added(seq, final, is_snapshot=True)
 
     def keep(self, item: OutboxItem, *, cache_bytes_max: int) -> None:
         """Move what the store acknowledged to the cache, and evict the oldest beyond the limit."""
-        with map_os_errors(f"keep {item.path}"):
-            if item.is_snapshot:
-                item.path.unlink()
-                return
-            self._outbox_bytes -= item.size_bytes
-            item.path.rename(self._cache / item.path.name)
-        self._evict(cache_bytes_max)
+        self._outbox.keep(item, cache_bytes_max=cache_bytes_max)
+
+    def discard_snapshot(self, item: OutboxItem) -> None:
+        """Remove a snapshot that cannot be stored; nothing leans on it."""
+        forget_full(self.directory.path)
+        with map_os_errors(f"remove {item.path}"):
+            item.path.unlink()
 
     def update(self, **changes: object) -> None:
         """Change fields of the state, durably."""
@@ -309,33 +310,20 @@ class Spool:
         self.hash_store.close()
 
     def _discard_unsaved(self) -> None:
-        """Remove what was published just before a kill and before the state named it. INV-15."""
+        """Remove what was published just before a kill and before the state named it, and count the rest. INV-15."""
         state = self.state
-        for item in self.outbox():
+        for item in self._outbox.in_order():
             unsaved_base = item.is_snapshot and state.timeline is None and item.seq == state.next_seq - 1
             if item.seq >= state.next_seq or unsaved_base:
                 item.path.unlink()
-
-    def _evict(self, cache_bytes_max: int) -> None:
-        """Remove the oldest of the cache beyond the limit."""
-        with map_os_errors(f"clean {self._cache}"):
-            cached = []
-            for path in sorted(self._cache.iterdir()):
-                # What has become part of a pack is removed meanwhile.
-                with suppress(FileNotFoundError):
-                    cached.append((path, path.stat().st_size))
-            total = sum(size_bytes for _path, size_bytes in cached)
-            for path, size_bytes in cached:
-                if total <= cache_bytes_max:
-                    break
-                total -= size_bytes
-                path.unlink(missing_ok=True)
+            else:
+                self._outbox.count(item.seq, item.path, is_snapshot=item.is_snapshot)
 
     def _require_room(self, size_bytes: int, *, reserve_share: float = 1.0) -> None:
         """Refuse to use up the disk that the app writes to, too; the cache goes first."""
         if self.room.allows(size_bytes, reserve_share=reserve_share):
             return
-        self._evict(0)
+        self._outbox.evict(0)
         if not self.room.allows(size_bytes, reserve_share=reserve_share):
             raise SpoolFull(
                 "the disk is almost full",
@@ -343,19 +331,15 @@ class Spool:
                 hint="make room, or move the state with state-dir; disk-reserve is what walrep leaves to others",
             )
 
-    def _added(self, seq: int, path: Path, *, is_snapshot: bool = False) -> OutboxItem:
-        item = OutboxItem(seq=seq, is_snapshot=is_snapshot, path=path, size_bytes=path.stat().st_size)
-        if not is_snapshot:
-            self._outbox_bytes += item.size_bytes
-        return item
-
     # -- helpers ----------------------------------------------------------------------------------------------------
 
     def _remember_full(self, hashes: bytes) -> None:
         state = self.state
         check(state.timeline is not None, "a snapshot belongs to a timeline")
         full = FullSnapshot(timeline=state.timeline or TimelineId(""), txid=state.txid, seen_ms=state.snapshot_ms)
-        save_full(self.directory.path, FullHashes(snapshot=full, hashes=hashes))
+        # Without it the next snapshot is a full one.
+        with suppress(SpoolError):
+            save_full(self.directory.path, FullHashes(snapshot=full, hashes=hashes))
 
     def _save(self, **changes: object) -> None:
         state = msgspec.structs.replace(self.state, **changes)
@@ -379,13 +363,20 @@ class Spool:
 
     def _write_segment(
         self, path: Path, header: SegmentHeader, footer: SegmentFooter, entries: Iterator[JournalEntry]
-    ) -> None:
-        """Copy chunks into a segment, one at a time, and note them in the hash store."""
-        temporary = temporary_path(self._outbox, path.name)
-        with temporary.open("wb") as file:
-            offset = file.write(encode_segment_start(header))
-            for entry in entries:
-                offset += file.write(entry.block)
-                self.hash_store.append([entry])
-            file.write(encode_segment_end(footer, offset))
-        publish(temporary, path)
+    ) -> int:
+        """Copy chunks into a segment, one at a time, and note them in the hash store; return how large it is."""
+        temporary = temporary_path(path.parent, path.name)
+        try:
+            with temporary.open("wb") as file:
+                offset = file.write(encode_segment_start(header))
+                for entry in entries:
+                    offset += file.write(entry.block)
+                    self.hash_store.append([entry])
+                offset += file.write(encode_segment_end(footer, offset))
+            publish(temporary, path)
+        except BaseException:
+            # Nothing counts it, and a spool that fails on a full disk is tried again and again.
+            with suppress(OSError):
+                temporary.unlink()
+            raise
+        return offset

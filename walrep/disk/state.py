@@ -15,6 +15,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -23,7 +24,7 @@ from xxhash import xxh3_64_intdigest
 from walrep.core.journal import JournalEntry, apply_entry, decode_entry, encode_entry
 from walrep.core.pages import PageHashes
 from walrep.core.state import STATE_FORMAT, LocalState
-from walrep.disk.atomic import map_os_errors, write_atomic
+from walrep.disk.atomic import fsync_directory, map_os_errors, write_atomic
 from walrep.disk.log import AppendLog, read_records
 from walrep.errors import DatabaseInUse, SpoolError
 
@@ -39,7 +40,7 @@ class StateDirectory:
     def __init__(self, path: Path) -> None:
         self.path = path
         with map_os_errors(f"use {path}"):
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _make_durably(path)
             self._lock_fd = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -51,8 +52,14 @@ class StateDirectory:
                 detail=f"{path}, process {holder or 'unknown'}",
                 hint="stop it first, or `walrep detach` the database",
             ) from error
-        os.ftruncate(self._lock_fd, 0)
-        os.pwrite(self._lock_fd, f"{os.getpid()}\n".encode(), 0)
+        except OSError:
+            os.close(self._lock_fd)
+            with map_os_errors(f"lock {path}"):
+                raise
+        # The number is for people; on a full disk there is none.
+        with suppress(OSError):
+            os.ftruncate(self._lock_fd, 0)
+            os.pwrite(self._lock_fd, f"{os.getpid()}\n".encode(), 0)
 
     def close(self) -> None:
         """Let the directory go."""
@@ -118,6 +125,15 @@ def is_in_use(state_dir: Path) -> bool:
     return False
 
 
+def _make_durably(path: Path) -> None:
+    """Make a directory, and those above it: lost in a power cut it would leave a replica that nobody may go on with."""
+    missing = [each for each in (path, *path.parents) if not each.exists()]
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # One that was there may have been made by a walrep that was killed before its sync.
+    for each in {path.parent, *(each.parent for each in missing)}:
+        fsync_directory(each)
+
+
 class HashStore:
     """The hash array on disk: a base and a log of changes, folded together when the log outgrows the base."""
 
@@ -151,15 +167,16 @@ class HashStore:
 
     def load(self) -> PageHashes | None:
         """Return the array after all that was appended; None if it is missing or damaged."""
-        if not self._base.exists():
-            return None
         with map_os_errors(f"read {self._base}"):
+            if not self._base.exists():
+                return None
             data = self._base.read_bytes()
+            has_log = self._log_path.exists()
         body = data[16:]
         if data[:8] != _PAGES_MAGIC or xxh3_64_intdigest(body).to_bytes(8, "little") != data[8:16] or len(body) % 8:
             return None
         hashes = PageHashes.from_bytes(body)
-        if self._log_path.exists():
+        if has_log:
             for record in read_records(self._log_path):
                 apply_entry(hashes, decode_entry(record))
         hashes.rebuild()
@@ -173,7 +190,9 @@ class HashStore:
 
     def _open(self) -> AppendLog:
         if self._log is None:
-            if self._log_path.exists():
+            with map_os_errors(f"look for {self._log_path}"):
+                exists = self._log_path.exists()
+            if exists:
                 self._log, records = AppendLog.open(self._log_path)
                 del records
             else:
@@ -181,4 +200,5 @@ class HashStore:
         return self._log
 
     def _base_bytes(self) -> int:
-        return self._base.stat().st_size if self._base.exists() else 0
+        with map_os_errors(f"read {self._base}"):
+            return self._base.stat().st_size if self._base.exists() else 0

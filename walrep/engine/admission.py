@@ -18,9 +18,10 @@ from walrep.core.objects import SegmentHeader, StoreFacts
 from walrep.core.state import LocalState
 from walrep.core.target import format_duration, format_time
 from walrep.core.units import Seq
+from walrep.disk.peek import segment_ends
 from walrep.disk.spool import Spool
 from walrep.disk.state import StateDirectory
-from walrep.engine.lineage import ReplicaClaim, check_store, find_rivals
+from walrep.engine.lineage import ReplicaClaim, check_store, find_rivals, refuse_foreign
 from walrep.engine.outage import Outage
 from walrep.engine.parts import EngineParts
 from walrep.engine.settings import DatabaseSettings
@@ -42,7 +43,9 @@ class Admission:
         self._settings = settings
         self._store = store
         self._outage = outage
-        self._claim = ReplicaClaim(store, settings, clock=parts.clock, new_writer=parts.new_writer)
+        self._claim = ReplicaClaim(
+            store, settings, clock=parts.clock, new_writer=parts.new_writer, on_worker=self._on_worker
+        )
         self._admitted = False
         self._rivals_told: set[str] = set()
         self._looked_s = parts.clock.monotonic_s()
@@ -55,20 +58,23 @@ class Admission:
             ReplicaConflict: it does not.
 
         """
-        settings, state = self._settings, directory.load()
+        settings, state = self._settings, await self._on_worker(directory.load)
         may_adopt = settings.new_timeline or settings.take_over
         if state is not None and state.next_seq > 1 and not may_adopt:
             writer = msgspec.structs.replace(self._parts.new_writer(), nonce=state.writer.nonce)
-            return self._spool(directory, msgspec.structs.replace(state, writer=writer, url=str(settings.url)))
+            return await self._spool(directory, msgspec.structs.replace(state, writer=writer, url=str(settings.url)))
         state, facts = await self._claim.take(directory)
-        spool = self._spool(directory, state)
+        spool = await self._spool(directory, state)
         try:
             await self._check(spool)
+            if may_adopt:
+                # Left to the PUT, the conflict would come too late to adopt anything.
+                await refuse_foreign(self._store, state, await self._on_worker(partial(_waiting_headers, spool)))
         except ReplicaConflict:
             if not may_adopt:
                 raise
             state, facts = await self._claim.adopt(directory)
-            spool = self._spool(directory, state)
+            spool = await self._spool(directory, state)
             await self._check(spool)
         self._tell_facts(state, facts)
         self._admitted = True
@@ -117,10 +123,16 @@ class Admission:
         self._looked_seq = Seq(min([*waiting, state.next_seq]) - 1)
         self._looked_s = self._parts.clock.monotonic_s()
 
-    def _spool(self, directory: StateDirectory, state: LocalState) -> Spool:
+    async def _spool(self, directory: StateDirectory, state: LocalState) -> Spool:
         limits = self._settings.spool
-        return Spool(
-            directory, state, outbox_bytes_max=limits.outbox_bytes_max, disk_reserve_bytes=limits.disk_reserve_bytes
+        return await self._on_worker(
+            partial(
+                Spool,
+                directory,
+                state,
+                outbox_bytes_max=limits.outbox_bytes_max,
+                disk_reserve_bytes=limits.disk_reserve_bytes,
+            )
         )
 
     async def _on_worker(self, call: Callable[[], T]) -> T:
@@ -161,6 +173,10 @@ class Admission:
 
     def _alarm(self, key: AlarmKey, message: str, hint: str) -> None:
         self._parts.report(Alarm(database=str(self._settings.path), key=key, message=message, hint=hint))
+
+
+def _waiting_headers(spool: Spool) -> list[SegmentHeader]:
+    return [segment_ends(item.path)[0] for item in spool.outbox() if not item.is_snapshot]
 
 
 def _sequence(spool: Spool) -> tuple[LocalState, list[Seq]]:

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
+import msgspec
+
 from walrep.core.events import Alarm, AlarmKey, Attached, Resumed
+from walrep.core.pages import PageHashes
 from walrep.core.resume import ResumeEvidence, ResumeKind, ResumePlan, plan_resume
 from walrep.core.state import CaptureMark, LocalState
 from walrep.disk.spool import Recovered
+from walrep.engine.descriptors import check_descriptors
 from walrep.engine.parts import EngineParts
 from walrep.engine.settings import DatabaseSettings
 from walrep.engine.waiting import wait_for_event
 from walrep.errors import DatabaseBusy, DatabaseError, DatabaseInUse, DatabaseMissing, DatabaseReplaced
 from walrep.sqlite.capture import Capture
+from walrep.sqlite.compare import FileComparison
+from walrep.sqlite.failures import map_database_errors
 from walrep.sqlite.keeper import Keeper
 from walrep.sqlite.preflight import check_database_file
 
@@ -62,12 +70,11 @@ class Attacher:
             DatabaseError: it cannot be protected.
 
         """
-        path = self._settings.path
         appeared = asyncio.Event()
         clock = self._parts.clock
         # An app that opens, recovers or closes the database locks it for a moment; only a lock that lasts is a setting.
         patient_until_s = clock.monotonic_s() + _LOCK_PATIENCE_S
-        with self._parts.watcher.watch(path.parent, frozenset({path.name, f"{path.name}-wal"}), appeared):
+        with self._watching(appeared):
             while not stop.is_set():
                 try:
                     return await self._open(state, mark)
@@ -83,9 +90,18 @@ class Attacher:
         return None
 
     async def resume(
-        self, capture: Capture, state: LocalState, recovered: Recovered | None, evidence: ResumeEvidence | None
-    ) -> ResumePlan:
-        """Let capture go on where disk proves that it stood, if the files prove that nothing is missing."""
+        self,
+        capture: Capture,
+        state: LocalState,
+        recovered: Recovered | None,
+        evidence: ResumeEvidence | None,
+        *,
+        stop: asyncio.Event,
+    ) -> ResumePlan | None:
+        """Let capture go on where disk proves that it stood, if the files prove that nothing is missing.
+
+        Return None when `stop` came before that was known.
+        """
         if recovered is None or evidence is None:
             why = "there is no local state" if state.timeline is None else "the local state is incomplete"
             return ResumePlan(kind=ResumeKind.BROKEN, reason=why)
@@ -93,6 +109,11 @@ class Attacher:
         clean_end = state.clean_end if mark == state.mark else None
 
         plan = plan_resume(mark, clean_end, evidence)
+        if plan.kind is ResumeKind.COMPARE:
+            differs = await self._compare(capture, recovered.hashes, stop)
+            if differs is None:
+                return None
+            plan = plan_resume(mark, clean_end, msgspec.structs.replace(evidence, differs=differs))
         if plan.kind is not ResumeKind.BROKEN:
             within = mark if plan.kind is ResumeKind.CONTINUE else None
             await self._parts.captures.run(
@@ -108,13 +129,25 @@ class Attacher:
             )
         return plan
 
+    async def _compare(self, capture: Capture, hashes: PageHashes, stop: asyncio.Event) -> str | None:
+        """Return how the database file differs from the captured state; None when `stop` came first."""
+        comparison = FileComparison(capture.files, hashes, clock=self._parts.clock, policy=self._parts.capture_policy)
+        more = True
+        while more:
+            if stop.is_set():
+                return None
+            more = await self._parts.runner.run(comparison.step)
+        return comparison.differs
+
     async def _open(self, state: LocalState, mark: CaptureMark | None) -> tuple[Capture, ResumeEvidence | None]:
         settings, parts = self._settings, self._parts
         path, enable_wal = settings.path, settings.enable_wal
         await self.check()
-        await parts.runner.run(partial(_refuse_stale_wal, path, state))
+        with map_database_errors(path):
+            await parts.runner.run(partial(_refuse_stale_wal, path, state))
 
         def attach() -> tuple[Capture, Attached, ResumeEvidence | None]:
+            check_descriptors()
             keeper = Keeper(path, enable_wal=enable_wal)
             try:
                 index = keeper.files.index()
@@ -122,7 +155,9 @@ class Attacher:
                 capture = Capture(keeper, policy=parts.capture_policy, clock=parts.clock, alarm=self._alarm)
                 evidence = None
                 if mark is not None:
-                    evidence = capture.reader.evidence(mark, inode=state.inode, page_size=state.page_size)
+                    evidence = capture.reader.evidence(
+                        mark, inode=state.inode, page_size=state.page_size, boot_id=state.boot_id
+                    )
             except BaseException:
                 keeper.close(remove_wal=False)
                 raise
@@ -134,6 +169,15 @@ class Attacher:
         parts.report(attached)
         self._told = ""
         return capture, evidence
+
+    @contextmanager
+    def _watching(self, appeared: asyncio.Event) -> Iterator[None]:
+        """Have the event set when the database comes or goes; of a link, both ends are watched."""
+        with ExitStack() as stack:
+            for path in {self._settings.path, self._settings.path.resolve()}:
+                names = frozenset({path.name, f"{path.name}-wal"})
+                stack.enter_context(self._parts.watcher.watch(path.parent, names, appeared))
+            yield
 
     def _may_pass(self, error: DatabaseError) -> bool:
         if isinstance(error, DatabaseBusy | DatabaseReplaced):
@@ -154,6 +198,7 @@ class Attacher:
 
 def _refuse_stale_wal(path: Path, state: LocalState) -> None:
     """Refuse a database beside which the -wal of the one before it still lies: SQLite would replay it into this one."""
+    path = path.resolve()
     try:
         wal = os.stat(f"{path}-wal")
         replaced = os.stat(path).st_ino != state.inode

@@ -12,13 +12,15 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import msgspec
 
 from walrep.clock import Clock
+from walrep.sqlite.failures import database_error, map_database_errors
 
-__all__ = ["CaptureThread", "Captures", "SweepPolicy", "Sweepable", "Sweeps"]
+__all__ = ["CaptureThread", "Captures", "DatabaseCaptures", "SweepPolicy", "Sweepable", "Sweeps"]
 
 T = TypeVar("T")
 
@@ -55,6 +57,34 @@ class Captures(Protocol):
     def close(self) -> None:
         """End the sweeps."""
         ...
+
+
+class DatabaseCaptures:
+    """The captures as one database uses them: what SQLite or the system refuses is an error of this database."""
+
+    def __init__(self, captures: Captures, path: Path) -> None:
+        self._captures = captures
+        self._path = path
+
+    async def run(self, call: Callable[[], T], *, discard: Callable[[T], None] | None = None) -> T:
+        """Run `call` between two sweeps; raises `DatabaseError` for what is refused."""
+        return await self._captures.run(partial(self._call, call), discard=discard)
+
+    def add(self, unit: Sweepable, failed: Callable[[Exception], None]) -> None:
+        """Begin to sweep a unit; `failed` is called once if its tick raises."""
+        self._captures.add(unit, lambda error: failed(database_error(error, self._path)))
+
+    def remove(self, unit: Sweepable) -> None:
+        """Stop sweeping a unit."""
+        self._captures.remove(unit)
+
+    def close(self) -> None:
+        """End the sweeps, of all databases."""
+        self._captures.close()
+
+    def _call(self, call: Callable[[], T]) -> T:
+        with map_database_errors(self._path):
+            return call()
 
 
 class Sweeps:

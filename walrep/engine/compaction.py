@@ -28,6 +28,7 @@ from walrep.store.base import Store
 __all__ = ["CompactionLoop"]
 
 _AGAIN_S = 60.0
+_BEGIN_S = 60.0
 
 
 class CompactionLoop:
@@ -41,6 +42,7 @@ class CompactionLoop:
         self._shipper = shipper
         self._changed = asyncio.Event()
         self._told: set[tuple[AlarmKey, str]] = set()
+        self._begins = spool.state.timeline is None
         self._work = spool.directory.path / "packing"
         self._compactor = Compactor(
             store,
@@ -54,10 +56,16 @@ class CompactionLoop:
         policy = settings.retention
         self._retention = None if policy is None else DailyRetention(janitor, policy, parts.clock)
         shipper.stored = self._note
+        if self._retention is not None:
+            # It makes logs superfluous, also if nothing is committed any more.
+            shipper.snapshot_stored = self._retention.note_stored
 
     async def run(self) -> None:
         """Compact for ever, once uploads are allowed."""
         await self._shipper.admitted.wait()
+        if self._begins:
+            # What a timeline begins with is looked at together with the rest, unless that takes long.
+            await wait_for_event(self._shipper.captures, _BEGIN_S)
         is_loaded = False
         while True:
             wait_s: float | None = _AGAIN_S
@@ -103,7 +111,8 @@ class CompactionLoop:
 
     def _note(self, key: str, header: SegmentHeader, footer: SegmentFooter, size_bytes: int) -> None:
         self._compactor.note_segment(key, header, footer, size_bytes)
-        if self._retention is not None:
+        # What opens a timeline brings nothing that could expire: a day without a commit stays without a request.
+        if self._retention is not None and header.start is None:
             self._retention.note_stored()
         self._changed.set()
 

@@ -98,16 +98,23 @@ class Compactor:
         return self._segments
 
     async def load(self) -> None:
-        """Learn what the replica holds; what was noted since it was listed is known better. One LIST, and some GETs."""
+        """Learn what the replica holds, and forget what is not there any more. One LIST, and some GETs.
+
+        What was known before is known better, and so is what is noted meanwhile.
+        """
+        before = {*self._segments, *self._packs}
         reader = ReplicaReader(self._store, self._runner)
         reader.damaged_packs.update(self._damaged)
         try:
             stored = stored_from(await reader.history())
         finally:
             reader.close()
-        self._segments = {each.key: each for each in stored.segments} | self._segments
-        self._packs = {each.key: each for each in stored.packs} | self._packs
         self._leftovers = {each.key: each for each in stored.leftovers}
+        segments = {each.key: each for each in stored.segments}
+        packs = {each.key: each for each in stored.packs}
+        gone = before - segments.keys() - packs.keys() - self._leftovers.keys()
+        self._segments = {key: each for key, each in (segments | self._segments).items() if key not in gone}
+        self._packs = {key: each for key, each in (packs | self._packs).items() if key not in gone}
 
     def note_segment(self, key: str, header: SegmentHeader, footer: SegmentFooter, size_bytes: int) -> None:
         """Note a segment that has just been stored."""

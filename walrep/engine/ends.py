@@ -102,9 +102,9 @@ def parse_replica(data: bytes) -> str:
         raise CorruptObject("malformed replica object", offset=0, detail=str(error)) from error
 
 
-def parse_prune_record(data: bytes) -> PruneRecord | Damage:
+def parse_prune_record(key: str, data: bytes) -> PruneRecord | Damage:
     """Return what a record of a prune says."""
     try:
         return decode_record(data)
     except CorruptObject as error:
-        return Damage(str(error))
+        return Damage(f"{key}: {error}")

@@ -63,6 +63,8 @@ class ReplicaReader:
         self.got_bytes = 0
         self.damaged_packs: dict[str, str] = {}
         """Packs of which something beside the end was found to be damaged, and what; they count as unreadable."""
+        self.damaged_snapshots: dict[str, str] = {}
+        """Snapshots that were found to be damaged, and what; they count as missing."""
         self._store = store
         self._runner = runner
         self._parallel = parallel
@@ -78,7 +80,8 @@ class ReplicaReader:
 
         """
         self.list_count += 1
-        sizes = {info.key: info.size_bytes async for info in self._store.list("")}
+        listed = self._store.list("")
+        sizes = {info.key: info.size_bytes async for info in listed if info.key not in self.damaged_snapshots}
         replica = parse_replica(await self._get(REPLICA_KEY, 0, sizes[REPLICA_KEY])) if REPLICA_KEY in sizes else ""
         pruned = await self._prune_records(sizes)
         footers = await self._pack_footers(sizes)
@@ -116,13 +119,18 @@ class ReplicaReader:
         """Hand the parts of snapshots and slices to `consume`, in order, until it returns False."""
         await each_in_order(_parts(objects), self._get_part, consume, in_flight_max=self._parallel)
 
+    @property
+    def damaged_count(self) -> int:
+        """How many objects were found to be damaged that others may stand for."""
+        return len(self.damaged_packs) + len(self.damaged_snapshots)
+
     def close(self) -> None:
         """Release what was kept."""
         self._cache.close()
 
     async def _prune_records(self, sizes: Mapping[str, int]) -> list[PruneRecord | Damage]:
         keys = sorted(key for key in sizes if parse_pruned_key(key) is not None)
-        return [parse_prune_record(await self._get(key, 0, sizes[key])) for key in keys]
+        return [parse_prune_record(key, await self._get(key, 0, sizes[key])) for key in keys]
 
     async def _segment_ends(self, sizes: dict[str, int], keys: Iterable[str]) -> dict[str, SegmentEnds | Damage]:
         ends: dict[str, SegmentEnds | Damage] = {}
@@ -224,7 +232,11 @@ class ReplicaReader:
         size = snapshot.size_bytes
         head = await self._get(snapshot.key, 0, min(size, _HEAD_BYTES))
         tail = await self._get(snapshot.key, max(0, size - _FOOTER_BYTES), min(size, _FOOTER_BYTES))
-        return parse_snapshot_ends(snapshot, head, tail)
+        try:
+            return parse_snapshot_ends(snapshot, head, tail)
+        except CorruptObject as error:
+            self.damaged_snapshots[snapshot.key] = str(error)
+            raise
 
 
 async def read_history(store: Store, runner: Runner, *, parallel: int = _PARTS_IN_FLIGHT) -> History:

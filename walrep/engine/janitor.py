@@ -8,7 +8,7 @@ record tells that it is leaving; here the record is stored, and then what is kep
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 import msgspec
@@ -23,6 +23,7 @@ from walrep.core.prunings import (
     decode_record,
     encode_record,
     is_anything_leaving,
+    is_under_way,
     join_records,
     next_record,
 )
@@ -34,6 +35,7 @@ from walrep.core.retention import (
     refuse_unusual,
 )
 from walrep.core.stored import SegmentFact, stored_from
+from walrep.engine.apply import naming
 from walrep.engine.fetch import read_history
 from walrep.errors import AccessDenied, ObjectNotFound, PruneRefused
 from walrep.runner import Runner
@@ -45,12 +47,16 @@ _ATTEMPTS_MAX = 3
 
 
 class Pruning(msgspec.Struct, frozen=True, kw_only=True):
-    """What a replica holds, what is to be deleted of it, and what the records of the runs before tell together."""
+    """What a replica holds, what is to be deleted of it, and what the records of the runs before tell together.
+
+    `records` are their keys, `newest_ms` the time in the greatest key of any record.
+    """
 
     holding: Holding
     plan: RetentionPlan
     last: PruneRecord | None
     records: tuple[str, ...]
+    newest_ms: int
 
     @property
     def is_due(self) -> bool:
@@ -105,12 +111,13 @@ class Janitor:
         holding = take_inventory(listing, segments)
         if not (holding.logs or holding.snapshots or REPLICA_KEY in holding.others):
             raise ObjectNotFound("there is no replica here", hint="check the URL; it is the one of `walrep replicate`")
-        records = tuple(each.key for each in listing if parse_pruned_key(each.key) is not None)
+        records = await self._records_before(listing)
         return Pruning(
             holding=holding,
             plan=plan_retention(holding, policy, self._clock.now_ms()),
-            last=join_records([decode_record(await self._store.get(key)) for key in records]),
-            records=records,
+            last=join_records([*records.values()]),
+            records=tuple(records),
+            newest_ms=max((parse_pruned_key(each.key) or 0 for each in listing), default=0),
         )
 
     async def run(self, segments: Mapping[str, SegmentFact], policy: RetentionPolicy, *, yes: bool) -> PruneOutcome:
@@ -133,6 +140,18 @@ class Janitor:
             await self._withdraw(announced)
         raise PruneRefused("positions are kept faster than a plan can be made", hint="try again")
 
+    async def _records_before(self, listing: Sequence[Listed]) -> dict[str, PruneRecord]:
+        """Return the records of runs that are over, by key."""
+        records: dict[str, PruneRecord] = {}
+        now_ms, nonce = self._clock.now_ms(), self._writer.nonce
+        for each in (each for each in listing if parse_pruned_key(each.key) is not None):
+            data = await self._store.get(each.key)
+            with naming(each.key):
+                record = decode_record(data)
+            if not is_under_way(record, stored_ms=each.stored_ms, now_ms=now_ms, nonce=nonce):
+                records[each.key] = record
+        return records
+
     async def _read_segments(self) -> dict[str, SegmentFact]:
         history = await read_history(self._store, self._runner)
         return {each.key: each for each in stored_from(history).segments}
@@ -142,8 +161,7 @@ class Janitor:
         now_ms, last = self._clock.now_ms(), pruning.last
         record = next_record(last, pruning.holding, pruning.plan, now_ms=now_ms, by=self._writer)
         # Of two records the newer one is the greater key: also when a clock was set back in between.
-        last_ms = max((parse_pruned_key(key) or 0 for key in pruning.records), default=0)
-        announced = _Announced(pruned_key(max(now_ms, last_ms + 1)), None)
+        announced = _Announced(pruned_key(max(now_ms, pruning.newest_ms + 1)), None)
         if last is not None and last.by.nonce == self._writer.nonce and is_anything_leaving(last, pruning.holding):
             # However often a run is tried again, it leaves one record.
             announced = _Announced(pruning.records[-1], last)

@@ -31,7 +31,7 @@ from walrep.engine.settings import DatabaseSettings
 from walrep.errors import CorruptObject, ObjectNotFound, PreconditionFailed, ReplicaConflict
 from walrep.store.base import Store
 
-__all__ = ["ReplicaClaim", "check_store", "find_rivals", "read_replica_info"]
+__all__ = ["ReplicaClaim", "check_store", "find_rivals", "read_replica_info", "refuse_foreign"]
 
 T = TypeVar("T")
 
@@ -49,12 +49,19 @@ class ReplicaClaim:
     """Takes up the replica of one database."""
 
     def __init__(
-        self, store: Store, settings: DatabaseSettings, *, clock: Clock, new_writer: Callable[[], Writer]
+        self,
+        store: Store,
+        settings: DatabaseSettings,
+        *,
+        clock: Clock,
+        new_writer: Callable[[], Writer],
+        on_worker: Callable[[Callable[[], LocalState | None]], Awaitable[LocalState | None]],
     ) -> None:
         self._store = store
         self._settings = settings
         self._clock = clock
         self._new_writer = new_writer
+        self._on_worker = on_worker
 
     async def take(self, directory: StateDirectory) -> tuple[LocalState, StoreFacts | None]:
         """Return the state with which this writer may write, creating replica or state or both.
@@ -66,7 +73,7 @@ class ReplicaClaim:
 
         """
         settings, store = self._settings, self._store
-        state = directory.load()
+        state = await self._on_worker(directory.load)
         data = await _read(store)
         info = None if data is None else _parse(data)
         claim = plan_claim(state, info, url=str(settings.url), may_adopt=settings.new_timeline or settings.take_over)
@@ -79,11 +86,11 @@ class ReplicaClaim:
         writer = self._new_writer()
         begun = state if state is not None and state.next_seq == 1 else self._fresh(writer.nonce, writer)
         if begun is not state:
-            directory.set_aside(self._clock.now_ms())
+            await self._on_worker(partial(directory.set_aside, self._clock.now_ms()))
         facts = await prove_store(store, self._clock, writer.nonce)
         begun = msgspec.structs.replace(begun, creates_only=facts.creates_only)
         # The state first: whoever finds the replica's object with this nonce knows that it is its own.
-        directory.save(begun)
+        await self._on_worker(partial(directory.save, begun))
         await self._create(begun, facts)
         return begun, facts
 
@@ -113,7 +120,7 @@ class ReplicaClaim:
         info = await read_replica_info(self._store)
         if info is None:
             raise ReplicaConflict("the replica is gone", detail=str(self._settings.url), hint="check the URL")
-        state, now_ms = directory.load(), self._clock.now_ms()
+        state, now_ms = await self._on_worker(directory.load), self._clock.now_ms()
         writer = self._new_writer()
         facts = await prove_store(self._store, self._clock, writer.nonce)
         adopted = msgspec.structs.replace(
@@ -127,8 +134,8 @@ class ReplicaClaim:
             seq = Seq(max(each.seq for each in newest) + 1)
             number = max(timeline_number(each.timeline) for each in newest)
             adopted = msgspec.structs.replace(adopted, first_seq=seq, next_seq=seq, timeline_number=number)
-        directory.set_aside(now_ms)
-        directory.save(adopted)
+        await self._on_worker(partial(directory.set_aside, now_ms))
+        await self._on_worker(partial(directory.save, adopted))
         return adopted, facts
 
     async def _create(self, state: LocalState, facts: StoreFacts) -> None:
@@ -183,6 +190,22 @@ async def _check_store(store: Store, state: LocalState, waiting: list[Seq]) -> l
     if foreign is not None:
         raise conflict_with(await _header(store, foreign))
     return []
+
+
+async def refuse_foreign(store: Store, state: LocalState, waiting: list[SegmentHeader]) -> None:
+    """Compare what waits in the outbox with what the store has under the same numbers; one GET for each of them.
+
+    Such a segment was stored and its acknowledgement lost, or it is another writer's, which only its header tells.
+
+    Raises:
+        ReplicaConflict: another writer has taken over.
+
+    """
+    for ours in waiting:
+        with suppress(ObjectNotFound):
+            there = await _header(store, SegmentName(ours.seq, state.segment_nonce()))
+            if there != ours:
+                raise conflict_with(there)
 
 
 async def find_rivals(store: Store, state: LocalState, after: Seq) -> list[SegmentHeader]:

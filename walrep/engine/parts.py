@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -62,8 +63,14 @@ class HeldFiles:
         self._owners = {identity: each for identity, each in self._owners.items() if each is not owner}
 
 
+_SNAPSHOTS_AT_ONCE = 2
+
+
 class EngineParts(msgspec.Struct, frozen=True, kw_only=True):
-    """Clock, threads and callables. `worker` compresses and writes spools, one call after the other."""
+    """Clock, threads and callables. `worker` compresses and writes spools, one call after the other.
+
+    `snapshot_turns`: after a night all databases of a host are due at once, and would fill its disk together.
+    """
 
     clock: Clock
     report: Report
@@ -79,3 +86,4 @@ class EngineParts(msgspec.Struct, frozen=True, kw_only=True):
     rival_check_s: float
     compaction: CompactionPolicy
     queue_bytes_max: int = 16 << 20
+    snapshot_turns: asyncio.Semaphore = msgspec.field(default_factory=lambda: asyncio.Semaphore(_SNAPSHOTS_AT_ONCE))

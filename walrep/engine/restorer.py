@@ -151,7 +151,7 @@ class _Restore:
         target, timeline = request.target, request.timeline
         damage: WalrepError | None = None
         for attempt in range(1, _ATTEMPTS_MAX + 1):
-            damaged_before = len(self.reader.damaged_packs)
+            damaged_before = self.reader.damaged_count
             try:
                 plan = await self._plan(target, timeline)
                 # What is planned stays: should an object be gone, the same transaction from what is there then.
@@ -163,12 +163,12 @@ class _Restore:
                 if attempt == _ATTEMPTS_MAX:
                     raise
             except (CorruptObject, RestoreMismatch) as error:
-                if attempt == _ATTEMPTS_MAX or len(self.reader.damaged_packs) == damaged_before:
+                if attempt == _ATTEMPTS_MAX or self.reader.damaged_count == damaged_before:
                     raise
-                # What the pack replaced may be there still.
+                # What the pack replaced may be there still, and an older snapshot leads there, too.
                 damage = error
             except RestoreError:
-                # Without the pack the transaction is not there: the damage is what has to be told.
+                # Without the object the transaction is not there: the damage is what has to be told.
                 if damage is not None:
                     raise damage from None
                 raise
@@ -205,7 +205,11 @@ class _Restore:
 
     async def _load_snapshots(self, plan: RestorePlan, pages: PageFile) -> None:
         for snapshot in plan.snapshots:
-            await self._load_snapshot(plan, snapshot, pages)
+            try:
+                await self._load_snapshot(plan, snapshot, pages)
+            except (CorruptObject, RestoreMismatch) as error:
+                self.reader.damaged_snapshots[snapshot.key] = str(error)
+                raise
 
     async def _load_snapshot(self, plan: RestorePlan, snapshot: Snapshot, pages: PageFile) -> None:
         loader = SnapshotLoader(plan, snapshot, pages)
@@ -270,9 +274,12 @@ class _Restore:
         self._progress(RestoreProgress(phase=phase, done_bytes=self._done_bytes, total_bytes=total))
 
     def _damage_notices(self) -> tuple[str, ...]:
+        instead = {
+            "what it replaced is there still, and was used": self.reader.damaged_packs,
+            "an older snapshot and the transactions since were used": self.reader.damaged_snapshots,
+        }
         return tuple(
-            f"{key} is damaged ({why}); what it replaced is there still, and was used"
-            for key, why in self.reader.damaged_packs.items()
+            f"{key} is damaged ({why}); {what}" for what, found in instead.items() for key, why in found.items()
         )
 
     def _outcome(self, plan: RestorePlan, output: Path, notices: tuple[str, ...]) -> RestoreOutcome:

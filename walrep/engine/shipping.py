@@ -1,6 +1,7 @@
 """From the open segment to the store: when to seal is `walrep.core.flush`'s decision, uploads go in order.
 
-The durable position moves after the PUT has returned, never before (INV-16).
+The durable position moves after the PUT has returned, never before (INV-16). For a snapshot of a timeline that goes on
+nothing has to wait, neither the segments behind it nor a stop: who makes it uploads it beside them.
 """
 
 from __future__ import annotations
@@ -18,14 +19,15 @@ from walrep.core.names import SnapshotName, segment_key, snapshot_key
 from walrep.core.objects import SegmentFooter, SegmentHeader
 from walrep.core.state import LocalState
 from walrep.core.units import Checksum, Position, Seq
+from walrep.disk.outbox import OutboxItem
 from walrep.disk.peek import parse_segment_header, segment_ends, snapshot_ends
-from walrep.disk.spool import OutboxItem, Sealed, Spool
+from walrep.disk.spool import Sealed, Spool
 from walrep.engine.outage import Outage
 from walrep.engine.parts import EngineParts, OpenedStore
 from walrep.engine.settings import DatabaseSettings
 from walrep.engine.spooler import Spooler
 from walrep.engine.waiting import wait_for_event
-from walrep.errors import PreconditionFailed
+from walrep.errors import ObjectNotFound, PreconditionFailed
 
 __all__ = ["Gate", "Shipper"]
 
@@ -64,8 +66,14 @@ class Shipper:
         """Set while a timeline is being captured."""
         self.admitted = asyncio.Event()
         """Set when uploads are allowed."""
+        self.sealing = asyncio.Lock()
+        """Held from before a segment is sealed until it is queued, so that segments are queued in order (INV-17)."""
+        self.captures = asyncio.Event()
+        """Set when transactions are captured for the first time, by a timeline that has its base."""
         self.stored: Callable[[str, SegmentHeader, SegmentFooter, int], None] | None = None
         """Called with key, ends and size of every segment that was stored."""
+        self.snapshot_stored: Callable[[], None] | None = None
+        """Called when a base or another snapshot was stored."""
         self._parts = parts
         self._settings = settings
         self._store = opened.store
@@ -122,13 +130,14 @@ class Shipper:
         spooler = self.spooler
         if spooler is None:
             return
-        oldest_s = spooler.pending().oldest_s
-        sealed = await asyncio.wrap_future(spooler.seal(final=final))
-        if sealed is not None:
-            self.note_sealed(sealed, reason, oldest_s)
+        async with self.sealing:
+            oldest_s = spooler.pending().oldest_s
+            sealed = await asyncio.wrap_future(spooler.seal(final=final))
+            if sealed is not None:
+                self.note_sealed(sealed, reason, oldest_s)
 
-    def note_sealed(self, sealed: Sealed, reason: str, oldest_s: float | None = None) -> None:
-        """Queue a segment; `oldest_s` is when its oldest commit was seen, on the monotonic clock."""
+    def note_sealed(self, sealed: Sealed, reason: str, oldest_s: float | None) -> None:
+        """Queue a segment, `sealing`; `oldest_s` is when its oldest commit was seen, on the monotonic clock."""
         now_s = self._parts.clock.monotonic_s()
         self._last_flush_s = now_s
         self._reasons[sealed.item.seq] = (reason, now_s if oldest_s is None else oldest_s)
@@ -185,9 +194,8 @@ class Shipper:
         return plan_flush(state, self._settings.flush)
 
     async def _upload(self, item: OutboxItem) -> None:
-        began_s = self._parts.clock.monotonic_s()
         if item.is_snapshot:
-            await self._upload_snapshot(item, began_s)
+            self.durable = await self.upload_snapshot(item)
         else:
             header, footer = await self._parts.runner.run(lambda: segment_ends(item.path))
             await self._put_segment(item, header)
@@ -196,10 +204,15 @@ class Shipper:
             if self.stored is not None:
                 self.stored(segment_key(item.seq, self._spool.state.segment_nonce()), header, footer, item.size_bytes)
             await self._gate.look_for_rivals(self._spool.state, header.seq)
+            await self._keep(item)
+
+    async def _keep(self, item: OutboxItem) -> None:
         limit = self._settings.spool.cache_bytes_max
         await self.on_worker(lambda: self._spool.keep(item, cache_bytes_max=limit))
 
-    async def _upload_snapshot(self, item: OutboxItem, began_s: float) -> None:
+    async def upload_snapshot(self, item: OutboxItem) -> Position:
+        """Upload a base or another snapshot, once uploads are allowed; return where it stands."""
+        began_s = self._parts.clock.monotonic_s()
         header, footer = await self._parts.runner.run(lambda: snapshot_ends(item.path))
         name = SnapshotName(
             timeline=header.timeline,
@@ -215,6 +228,9 @@ class Shipper:
             there = await self._outage.wait_out(partial(self._store.head, snapshot_key(name)))
             if there.size_bytes != item.size_bytes:
                 raise
+        await self._keep(item)
+        if self.snapshot_stored is not None:
+            self.snapshot_stored()
         self._parts.report(
             SnapshotWritten(
                 database=str(self._settings.path),
@@ -226,19 +242,31 @@ class Shipper:
                 seconds=self._parts.clock.monotonic_s() - began_s,
             )
         )
-        self.durable = Position(header.timeline, footer.txid, Checksum(footer.checksum))
+        return Position(header.timeline, footer.txid, Checksum(footer.checksum))
 
     async def _put_segment(self, item: OutboxItem, header: SegmentHeader) -> None:
         state = self._spool.state
         key = segment_key(item.seq, state.segment_nonce())
+        # A copy of this state on another host has the same nonce, and would be overwritten. INV-20
+        if not state.creates_only and await self._is_stored(key, header):
+            return
         try:
             await self._store.put(key, item.path, if_absent=state.creates_only)
-        except PreconditionFailed as error:
+        except PreconditionFailed:
             # A lost response looks the same as another writer: only the object tells.
+            if not await self._is_stored(key, header):
+                raise
+
+    async def _is_stored(self, key: str, header: SegmentHeader) -> bool:
+        """Say whether the store has a segment; raises `ReplicaConflict` if it has another writer's under the key."""
+        try:
             head = await self._outage.wait_out(partial(self._store.get, key, length=_HEADER_BYTES))
-            there = parse_segment_header(head)
-            if there != header:
-                raise conflict_with(there) from error
+        except ObjectNotFound:
+            return False
+        there = parse_segment_header(head)
+        if there != header:
+            raise conflict_with(there)
+        return True
 
     def _report_flush(self, item: OutboxItem, header: SegmentHeader, footer: SegmentFooter) -> None:
         if header.start is not None:

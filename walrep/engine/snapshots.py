@@ -1,12 +1,14 @@
 """Snapshots of a database whose transactions are captured: once a day, when the logs have outgrown it, or when asked.
 
 When, and of which kind, is decided by `walrep.core.snapshots`; how a page gets into one by `walrep.sqlite.snapshot`.
-A snapshot is an addition: whatever fails in it is told, and tried again later, and no transaction waits for it.
+A snapshot is an addition: whatever fails in it is told, and tried again later, and no transaction waits for it. Nor
+does a stop: one that is being made is given up, and one that is not stored yet goes out at the next start.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from concurrent.futures import Future
 from functools import partial
 from math import inf
@@ -17,37 +19,36 @@ import numpy as np
 from walrep.core.events import Alarm
 from walrep.core.objects import SnapshotHeader
 from walrep.core.snapshots import SnapshotFacts, plan_kind, plan_snapshot
-from walrep.core.units import Seq, TimelineId
+from walrep.core.units import Checksum, Position, Seq, TimelineId
 from walrep.disk.full import FullHashes, load_full
-from walrep.disk.spool import SNAPSHOT_PART, OutboxItem, Sealed, Spool
+from walrep.disk.spool import SNAPSHOT_PART, Sealed, Spool
 from walrep.engine.asking import SNAPSHOT_REQUEST, SnapshotAnswer, SnapshotRequest, answer_request, read_request
 from walrep.engine.inflight import task_group
 from walrep.engine.parts import EngineParts
 from walrep.engine.settings import DatabaseSettings
 from walrep.engine.shipping import Shipper
 from walrep.engine.spooler import Spooler
-from walrep.engine.waiting import wait_for_event
-from walrep.errors import SpoolError, check
+from walrep.engine.waiting import unless, wait_for_event
+from walrep.errors import CorruptObject, SnapshotFailed, SpoolError, StoreError, check
 from walrep.sqlite.capture import Capture
 from walrep.sqlite.snapshot import HashArray, SnapshotCopy, differing_pages
 
 __all__ = ["Snapshotter"]
 
-_AGAIN_S = 3600.0
 _SWEEP_S = 0.02
-_STORED_S = 0.05
+_TOLD = (CorruptObject, SnapshotFailed, SpoolError, StoreError)
+"""What may fail in a snapshot, and ends nothing."""
 
 
 class _Published(msgspec.Struct, frozen=True):
-    """What the worker did: the segment that it sealed, if any, and the snapshot, or why there is none."""
+    """What the worker did: the segment that it sealed, if any, and why there is no snapshot, if there is none."""
 
     sealed: Sealed | None
-    item: OutboxItem | None = None
     error: SpoolError | None = None
 
 
 class Snapshotter:
-    """Makes the snapshots of one timeline, from its base or resume until it ends."""
+    """Makes and uploads the snapshots of one timeline, from its base or resume until it ends."""
 
     def __init__(
         self, parts: EngineParts, settings: DatabaseSettings, capture: Capture, shipper: Shipper, spooler: Spooler
@@ -59,15 +60,16 @@ class Snapshotter:
         self._shipper = shipper
         self._spooler = spooler
         self._not_before_s = -inf
+        self._is_waiting = True
+        """Whether there may be one that is not stored; no other is made then."""
         self._wake = asyncio.Event()
 
     async def run(self, ended: asyncio.Event) -> None:
-        """Make snapshots when they are due, until `ended`.
+        """Make snapshots when they are due or asked for, until `ended`.
 
         Raises:
             CaptureBroken: the log turned out to be broken, as it may at any sweep.
             DatabaseReplaced: the same.
-            SpoolError: the spool failed, and with it the capture.
 
         """
         directory = self._spooler.spool.directory.path
@@ -79,11 +81,8 @@ class Snapshotter:
                     request = await self._parts.runner.run(partial(read_request, directory))
                     if request is not None:
                         await self._answer(request, ended)
-                    # An outage ends with segments; what is large goes out when they are.
-                    elif not self._shipper.is_drained:
-                        self._postpone(self._policy.look_s)
-                    elif self._due_s() <= 0:
-                        await self._attempt(ended)
+                    else:
+                        await self._do_what_is_due(ended)
                     await wait_for_event(self._wake, self._wait_s())
                 relay.cancel()
 
@@ -93,31 +92,56 @@ class Snapshotter:
 
     async def _answer(self, request: SnapshotRequest, ended: asyncio.Event) -> None:
         """Make the snapshot that somebody asks for, if there is anything new, and tell when it is stored."""
-        clock, spool = self._parts.clock, self._spooler.spool
+        spool = self._spooler.spool
         try:
+            await self._store(ended)
             await self._shipper.seal("a snapshot was asked for", final=False)
-            is_new = spool.state.txid != spool.state.snapshot_txid
-            if is_new or request.full:
-                await self._make(ended, full=request.full)
-            while not self._shipper.is_drained and not ended.is_set():
-                await clock.sleep(_STORED_S)
-            answer = SnapshotAnswer(made=is_new or request.full, bookmark=str(spool.state.position()))
-        except SpoolError as error:
-            if self._spooler.failure is not None:
-                raise
+            position = spool.state.position()
+            makes = request.full or spool.state.txid != spool.state.snapshot_txid
+            if makes:
+                position = await self._make(ended, full=request.full)
+                await self._store(ended)
+            answer = SnapshotAnswer(made=makes, bookmark=str(position))
+        except _TOLD as error:
             answer = SnapshotAnswer(made=False, error=str(error), hint=error.hint)
         if not ended.is_set():
             await self._parts.runner.run(partial(answer_request, spool.directory.path, answer))
 
+    async def _do_what_is_due(self, ended: asyncio.Event) -> None:
+        if not self._is_waiting and self._due_s() <= 0:
+            # An outage ends with segments; what is large is not even made before they are stored.
+            if self._shipper.is_drained:
+                await self._try("a snapshot could not be made", self._make(ended))
+            else:
+                self._postpone(self._policy.look_s)
+        if self._is_waiting and self._rest_s() <= 0:
+            await self._try("a snapshot could not be stored", self._store(ended))
+
+    async def _try(self, failed: str, work: Coroutine[None, None, object]) -> None:
+        """Do something, and report what failed in it; it is tried again later."""
+        try:
+            await work
+        except _TOLD as error:
+            self._postpone(self._policy.again_s)
+            # What ends the timeline is told where that ends.
+            if self._spooler.failure is None:
+                message = f"{failed}: {error}"
+                alarm = Alarm(database=str(self._database), key="snapshot", message=message, hint=error.hint)
+                self._parts.report(alarm)
+
+    # -- when -------------------------------------------------------------------------------------------------------
+
     def _wait_s(self) -> float:
         return max(0.0, min(self._policy.look_s, self._due_s()))
 
+    def _rest_s(self) -> float:
+        return self._not_before_s - self._parts.clock.monotonic_s()
+
     def _due_s(self) -> float:
         """Return in how many seconds a snapshot is due."""
-        clock = self._parts.clock
         plan = plan_snapshot(self._facts(), self._policy)
-        due_s = inf if plan.at_ms is None else (plan.at_ms - clock.now_ms()) / 1000
-        return max(due_s, self._not_before_s - clock.monotonic_s())
+        due_s = inf if plan.at_ms is None else (plan.at_ms - self._parts.clock.now_ms()) / 1000
+        return max(due_s, self._rest_s())
 
     def _postpone(self, seconds: float) -> None:
         self._not_before_s = self._parts.clock.monotonic_s() + seconds
@@ -126,6 +150,7 @@ class Snapshotter:
         state = self._spooler.spool.state
         return SnapshotFacts(
             identity=state.replica,
+            now_ms=self._parts.clock.now_ms(),
             last_ms=state.snapshot_ms,
             last_txid=state.snapshot_txid,
             txid=state.txid,
@@ -133,18 +158,46 @@ class Snapshotter:
             database_bytes=state.page_count * state.page_size,
         )
 
-    async def _attempt(self, ended: asyncio.Event) -> None:
-        try:
-            await self._make(ended)
-        except SpoolError as error:
-            if self._spooler.failure is not None:
-                raise
-            self._postpone(_AGAIN_S)
-            message = f"a snapshot could not be made: {error}"
-            self._parts.report(Alarm(database=str(self._database), key="snapshot", message=message, hint=error.hint))
+    # -- storing ----------------------------------------------------------------------------------------------------
 
-    async def _make(self, ended: asyncio.Event, *, full: bool = False) -> None:
-        state = self._spooler.spool.state
+    async def _store(self, ended: asyncio.Event) -> None:
+        """Upload what waits, unless `ended` comes first."""
+        await unless(ended, self._upload())
+
+    async def _upload(self) -> None:
+        """Upload what waits, behind the segments that lead up to it."""
+        shipper, spool = self._shipper, self._spooler.spool
+        for item in await shipper.on_worker(spool.snapshots):
+            await shipper.admitted.wait()
+            await shipper.drained()
+            try:
+                await shipper.upload_snapshot(item)
+            except CorruptObject:
+                # There is nothing in it that the transactions do not make.
+                await shipper.on_worker(partial(spool.discard_snapshot, item))
+                raise
+            shipper.note_store_works()
+        self._is_waiting = False
+
+    # -- making -----------------------------------------------------------------------------------------------------
+
+    async def _make(self, ended: asyncio.Event, *, full: bool = False) -> Position | None:
+        """Make a snapshot in its turn, and return where it stands; None if `ended` came first."""
+        if not await unless(ended, self._parts.snapshot_turns.acquire()):
+            return None
+        try:
+            copy = await self._new_copy(full=full)
+            try:
+                await self._copy(copy, ended)
+                return await self._finish(copy, ended)
+            finally:
+                await self._parts.runner.run(copy.abandon)
+        finally:
+            self._parts.snapshot_turns.release()
+
+    async def _new_copy(self, *, full: bool) -> SnapshotCopy:
+        spool, reader, runner = self._spooler.spool, self._capture.reader, self._parts.runner
+        state, path = spool.state, spool.directory.path / SNAPSHOT_PART
         timeline = state.timeline
         check(timeline is not None, "a snapshot belongs to a timeline")
         header = SnapshotHeader(
@@ -155,19 +208,10 @@ class Snapshotter:
             page_size=state.page_size,
         )
         under = None if full else await self._choose(header.timeline)
-        copy = await self._parts.runner.run(partial(self._new_copy, header, under))
-        try:
-            published = await self._copy(copy, ended)
-        finally:
-            await self._parts.runner.run(copy.abandon)
-        if published is None:
-            return
-        if published.sealed is not None:
-            self._shipper.note_sealed(published.sealed, "a snapshot stands behind it")
-        if published.error is not None:
-            raise published.error
-        if published.item is not None:
-            self._shipper.add(published.item)
+        if under is None:
+            return await runner.run(partial(SnapshotCopy, reader, path, header, spool.new_room()))
+        header = msgspec.structs.replace(header, full_txid=under.snapshot.txid)
+        return await runner.run(partial(SnapshotCopy, reader, path, header, spool.new_room(), _array(under)))
 
     async def _choose(self, timeline: TimelineId) -> FullHashes | None:
         """Have it decided of which kind the snapshot is; return the full one to lean on, if it is differential."""
@@ -182,16 +226,8 @@ class Snapshotter:
         )
         return full if kind == "differential" else None
 
-    def _new_copy(self, header: SnapshotHeader, under: FullHashes | None) -> SnapshotCopy:
-        spool, reader = self._spooler.spool, self._capture.reader
-        path = spool.directory.path / SNAPSHOT_PART
-        if under is None:
-            return SnapshotCopy(reader, path, header, spool.room)
-        header = msgspec.structs.replace(header, full_txid=under.snapshot.txid)
-        return SnapshotCopy(reader, path, header, spool.room, _array(under))
-
-    async def _copy(self, copy: SnapshotCopy, ended: asyncio.Event) -> _Published | None:
-        """Copy, and publish at the first moment at which all is there; None if the timeline ended before."""
+    async def _copy(self, copy: SnapshotCopy, ended: asyncio.Event) -> None:
+        """Copy from the file, in slices."""
         parts, clock = self._parts, self._parts.clock
         while not ended.is_set() and not await parts.captures.run(copy.begin):
             await clock.sleep(_SWEEP_S)
@@ -201,14 +237,35 @@ class Snapshotter:
             more = await parts.runner.run(copy.copy_slice)
             # Nobody waits for a snapshot: the app has the disk for at least half of the time.
             await clock.sleep(clock.monotonic_s() - began_s)
-        await parts.runner.run(copy.sync)
+        if not ended.is_set():
+            await parts.runner.run(copy.sync)
+
+    async def _finish(self, copy: SnapshotCopy, ended: asyncio.Event) -> Position | None:
+        """Bring the copy up to now, until it is complete and published, or `ended`."""
         while not ended.is_set():
-            published = await parts.captures.run(partial(self._publish_if_ready, copy))
-            if published is not None:
-                return await asyncio.wrap_future(published)
+            if await self._publish(copy):
+                return Position(copy.header.timeline, copy.txid, Checksum(copy.checksum))
             if copy.is_held_up:
-                await clock.sleep(_SWEEP_S)
+                await self._parts.clock.sleep(_SWEEP_S)
+            else:
+                await self._parts.runner.run(copy.write_overlay)
         return None
+
+    async def _publish(self, copy: SnapshotCopy) -> bool:
+        """Publish it if it is complete now; say whether it was."""
+        async with self._shipper.sealing:
+            oldest_s = self._spooler.pending().oldest_s
+            publishing = await self._parts.captures.run(partial(self._publish_if_ready, copy))
+            if publishing is None:
+                return False
+            published = await asyncio.wrap_future(publishing)
+            if published.sealed is not None:
+                self._shipper.note_sealed(published.sealed, "a snapshot stands behind it", oldest_s)
+        # Also what failed may have got as far as the outbox.
+        self._is_waiting = True
+        if published.error is not None:
+            raise published.error
+        return True
 
     def _publish_if_ready(self, copy: SnapshotCopy) -> Future[_Published] | None:
         """Between two ticks: if the snapshot is complete, end the open segment at this very position.
@@ -227,10 +284,10 @@ def _publish(spool: Spool, copy: SnapshotCopy, sealed: Sealed | None) -> _Publis
     check(where == (state.txid, state.checksum, state.page_count), "a snapshot stands where a segment ends")
     try:
         copy.finish(Seq(state.next_seq - 1))
-        full_hashes = copy.hashes() if copy.header.full_txid is None else None
-        return _Published(sealed, item=spool.add_snapshot(copy.path, copy.seen_ms, full_hashes))
+        spool.add_snapshot(copy.path, copy.seen_ms, copy.hashes() if copy.header.full_txid is None else None)
     except SpoolError as error:
         return _Published(sealed, error=error)
+    return _Published(sealed)
 
 
 def _array(full: FullHashes) -> HashArray:

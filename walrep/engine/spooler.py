@@ -69,6 +69,7 @@ class Spooler:
         self._full = False
         self._open: tuple[OpenChunk, CaptureMark] | None = None
         self._seals_waiting: list[Future[Sealed | None]] = []
+        self._ended = False
 
     @property
     def spooled_frames(self) -> int:
@@ -104,6 +105,22 @@ class Spooler:
         sealed.set_running_or_notify_cancel()
         self._worker.submit(self._seal_or_wait, sealed, final=final)
         return sealed
+
+    def end(self) -> None:
+        """Note that capture has broken: the transaction that is under way may never end, and nobody waits for that."""
+        self._worker.submit(self._end)
+
+    def begin_with(self, call: Callable[[], T]) -> Future[T]:
+        """Make a call before anything is taken that is put from now on; if it fails, nothing is."""
+
+        def work() -> T:
+            try:
+                return call()
+            except Exception as error:
+                self._fail(error)
+                raise
+
+        return self._worker.submit(work)
 
     def seal_then(self, call: Callable[[Sealed | None], T]) -> Future[T]:
         """Seal behind what was put before, which ends with a whole transaction, and make a call with the segment."""
@@ -163,9 +180,13 @@ class Spooler:
                 with suppress(SpoolFull):
                     self.spool.append(entry_from_job(chunk.merged(), mark, supersedes=chunk.job_count))
 
+    def _end(self) -> None:
+        self._ended = True
+        self._settle_seals()
+
     def _seal_or_wait(self, sealed: Future[Sealed | None], *, final: bool) -> None:
         self._seals_waiting.append(sealed)
-        if final or self.failure is not None or not self.spool.in_transaction:
+        if final or self._ended or self.failure is not None or not self.spool.in_transaction:
             self._settle_seals()
 
     def _fail(self, error: Exception) -> None:

@@ -10,9 +10,9 @@ import msgspec
 
 from walrep.core.events import TimelineBegan
 from walrep.core.objects import SnapshotHeader, TimelineStart
-from walrep.core.state import LocalState
 from walrep.core.units import Checksum, Seq, Txid, make_timeline_id
-from walrep.disk.spool import BASE_PART, OutboxItem, Spool
+from walrep.disk.outbox import OutboxItem
+from walrep.disk.spool import BASE_PART, Spool
 from walrep.engine.parts import EngineParts
 from walrep.engine.settings import DatabaseSettings
 from walrep.engine.shipping import Shipper
@@ -20,7 +20,7 @@ from walrep.engine.spooler import Spooler
 from walrep.sqlite.base import BaseCopy
 from walrep.sqlite.capture import Capture
 
-__all__ = ["begin_timeline"]
+__all__ = ["begin_timeline", "state_changes"]
 
 _SWEEP_S = 0.02
 
@@ -35,51 +35,75 @@ async def begin_timeline(
 ) -> bool:
     """Make a base while the app writes, and go over to encoding at the very position at which it is valid.
 
-    `ending` is the reason for the new timeline, and an event that abandons it. Return False if it was abandoned.
+    `ending` is the reason for the new timeline, and an event that abandons it. Return False if it was abandoned. The
+    timeline is opened when most of its base is on the disk: what cannot be copied costs no segment and no request.
     """
     reason, abandoned = ending
     spool = spooler.spool
     state = spool.state
+    header = SnapshotHeader(
+        replica=state.replica,
+        timeline=make_timeline_id(state.timeline_number + 1, state.writer.nonce),
+        writer=state.writer,
+        created_ms=parts.clock.now_ms(),
+        page_size=capture.files.page_size,
+    )
+    base = await parts.runner.run(
+        partial(BaseCopy, capture.reader, spool.directory.path / BASE_PART, header, spool.room)
+    )
+    try:
+        if not await _copy(parts, base, abandoned):
+            return False
+        shipper.add(await _open_timeline(parts, settings, shipper, header, spool, reason))
+        item = await _complete(parts, capture, spooler, base, abandoned)
+        if item is not None:
+            shipper.add(item)
+        return item is not None
+    finally:
+        # Once it is complete it is elsewhere, and this does nothing.
+        await parts.captures.run(base.abandon)
+
+
+async def _copy(parts: EngineParts, base: BaseCopy, abandoned: asyncio.Event) -> bool:
+    """Copy the file while the app writes; False if that was abandoned."""
+    while not abandoned.is_set() and not await parts.captures.run(base.begin):
+        await parts.clock.sleep(_SWEEP_S)
+    while not abandoned.is_set() and await parts.runner.run(base.copy_slice):
+        pass
+    if not abandoned.is_set():
+        await parts.runner.run(base.sync)
+    return not abandoned.is_set()
+
+
+async def _open_timeline(
+    parts: EngineParts,
+    settings: DatabaseSettings,
+    shipper: Shipper,
+    header: SnapshotHeader,
+    spool: Spool,
+    reason: str,
+) -> OutboxItem:
+    state = spool.state
     parent = state.restored or state.position() or state.parent
-    timeline = make_timeline_id(state.timeline_number + 1, state.writer.nonce)
     start = TimelineStart(reason=reason, parent=parent, looked_ms=state.looked_ms or None)
-    page_size, now_ms = capture.files.page_size, parts.clock.now_ms()
-    shipper.add(await shipper.on_worker(partial(spool.open_timeline, timeline, start, page_size, now_ms)))
+    now_ms = parts.clock.now_ms()
+    item = await shipper.on_worker(partial(spool.open_timeline, header.timeline, start, header.page_size, now_ms))
     parts.report(
         TimelineBegan(
             database=str(settings.path),
-            timeline=timeline,
+            timeline=header.timeline,
             reason=reason,
             parent=None if parent is None else str(parent),
         )
     )
-    header = SnapshotHeader(
-        replica=state.replica, timeline=timeline, writer=state.writer, created_ms=now_ms, page_size=page_size
-    )
-    base = BaseCopy(capture.reader, spool.directory.path / BASE_PART, header, spool.room)
-    try:
-        item = await _make(parts, capture, spooler, base, abandoned)
-    except BaseException:
-        await parts.captures.run(base.abandon)
-        raise
-    if item is None:
-        await parts.captures.run(base.abandon)
-        return False
-    shipper.add(item)
-    return True
+    return item
 
 
-async def _make(
+async def _complete(
     parts: EngineParts, capture: Capture, spooler: Spooler, base: BaseCopy, abandoned: asyncio.Event
 ) -> OutboxItem | None:
-    while not abandoned.is_set() and not await parts.captures.run(base.begin):
-        await parts.clock.sleep(_SWEEP_S)
     while not abandoned.is_set():
-        if not await parts.runner.run(base.copy_slice):
-            break
-    await parts.runner.run(base.sync)
-    while not abandoned.is_set():
-        published = await parts.captures.run(partial(_finish_if_ready, parts, capture, spooler, base))
+        published = await parts.captures.run(partial(_finish_if_ready, capture, spooler, base))
         if published is not None:
             return await asyncio.wrap_future(published)
         if base.is_held_up:
@@ -87,43 +111,43 @@ async def _make(
     return None
 
 
-def _finish_if_ready(
-    parts: EngineParts, capture: Capture, spooler: Spooler, base: BaseCopy
-) -> Future[OutboxItem] | None:
+def _finish_if_ready(capture: Capture, spooler: Spooler, base: BaseCopy) -> Future[OutboxItem] | None:
     """Between two ticks: if the base is complete, let encoding begin at this very position."""
     spool = spooler.spool
     if not base.overlay(Seq(spool.state.next_seq - 1)) or base.footer is None:
         return None
-    state = _state_after(spool.state, capture, base)
+    changes = state_changes(capture, base)
     hashes = capture.reader.encoder.hashes.to_bytes()
     # The worker makes the base durable before it sees the first chunk: calls are done in order.
-    published = parts.worker.submit(_publish, spool, base, state, hashes)
+    published = spooler.begin_with(partial(_publish, spool, base, changes, hashes))
     capture.reader.sink = spooler
     return published
 
 
-def _publish(spool: Spool, base: BaseCopy, state: LocalState, hashes: bytes) -> OutboxItem:
+def _publish(spool: Spool, base: BaseCopy, changes: dict[str, object], hashes: bytes) -> OutboxItem:
     base.close()
-    return spool.begin_timeline(base.path, state, hashes)
+    # Of the state as it is now: it may have changed since the base was complete, which INV-20 rests on.
+    return spool.begin_timeline(base.path, msgspec.structs.replace(spool.state, **changes), hashes)
 
 
-def _state_after(state: LocalState, capture: Capture, base: BaseCopy) -> LocalState:
+def state_changes(capture: Capture, base: BaseCopy) -> dict[str, object]:
+    """Return what a complete base changes in the state. On the capture thread, at the position of the base."""
     footer, header = base.footer, base.header
-    return msgspec.structs.replace(
-        state,
-        timeline=header.timeline,
-        parent=None,
-        restored=None,
-        page_size=header.page_size,
-        txid=Txid(0),
-        checksum=Checksum(footer.checksum if footer else 0),
-        page_count=footer.page_count if footer else 0,
-        mark=capture.reader.mark,
-        inode=capture.files.inode,
-        wal_inode=capture.files.wal_inode,
-        looked_ms=capture.reader.looked_ms,
-        clean_end=capture.idle_end(),
-        snapshot_txid=Txid(0),
-        snapshot_ms=footer.seen_ms if footer else 0,
-        log_bytes=0,
-    )
+    return {
+        "timeline": header.timeline,
+        "parent": None,
+        "restored": None,
+        "page_size": header.page_size,
+        "txid": Txid(0),
+        "checksum": Checksum(footer.checksum if footer else 0),
+        "page_count": footer.page_count if footer else 0,
+        "mark": capture.reader.mark,
+        "inode": capture.files.inode,
+        "wal_inode": capture.files.wal_inode,
+        "looked_ms": capture.reader.looked_ms,
+        "clean_end": capture.idle_end(),
+        "boot_id": capture.clock.boot_id(),
+        "snapshot_txid": Txid(0),
+        "snapshot_ms": footer.seen_ms if footer else 0,
+        "log_bytes": 0,
+    }

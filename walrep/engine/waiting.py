@@ -1,14 +1,47 @@
-"""Waiting for an event, but not for ever; and for something else, but not once the event is set."""
+"""Waiting for an event, but not for ever; for something else, but not once the event is set; and until a deadline."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine
 from typing import Any, TypeVar
 
-__all__ = ["unless", "wait_for_event"]
+from walrep.clock import Clock
+from walrep.engine.inflight import task_group
+
+__all__ = ["Deadline", "unless", "wait_for_event"]
 
 T = TypeVar("T")
+
+
+class Deadline:
+    """So many seconds from when something is first waited for, for everything that is waited for together."""
+
+    def __init__(self, clock: Clock, seconds: float) -> None:
+        self._clock = clock
+        self._seconds = seconds
+        self._until_s: float | None = None
+
+    @property
+    def has_passed(self) -> bool:
+        """Whether it has begun and is over."""
+        return self._until_s is not None and self._clock.monotonic_s() > self._until_s
+
+    def expire(self) -> None:
+        """Wait for nothing any more."""
+        self._until_s = self._clock.monotonic_s()
+
+    async def in_time(self, work: Awaitable[None]) -> bool:
+        """Wait for `work`, at most until the deadline; return whether it came to its end."""
+        now_s = self._clock.monotonic_s()
+        if self._until_s is None:
+            self._until_s = now_s + self._seconds
+        try:
+            async with asyncio.timeout(max(self._until_s - now_s, 0.0)):
+                await work
+        except TimeoutError:
+            return False
+        return True
 
 
 async def wait_for_event(event: asyncio.Event, timeout_s: float | None) -> bool:
@@ -23,7 +56,7 @@ async def wait_for_event(event: asyncio.Event, timeout_s: float | None) -> bool:
 
 async def unless(event: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
     """Return what `work` returns; None, and `work` is cancelled, when the event is set first."""
-    async with asyncio.TaskGroup() as group:
+    async with task_group() as group:
         working, waiting = group.create_task(work), group.create_task(event.wait())
         await asyncio.wait((working, waiting), return_when=asyncio.FIRST_COMPLETED)
         working.cancel()

@@ -1,13 +1,15 @@
 """Hints that something in a directory appeared, vanished or was replaced.
 
 Only created, moved and deleted are asked for: the writes to a busy -wal would cost most of a core. Events are hints;
-whoever waits looks for itself, and also now and then without one.
+whoever waits looks for itself, and also now and then without one. watchdog takes two threads and an inotify instance
+for each directory, and a user has 128 instances: beyond that there are no hints, and it is looked more often instead.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -24,6 +26,7 @@ from watchdog.events import (
     FileSystemEventHandler,
 )
 from watchdog.observers import Observer
+from watchdog.observers.api import ObservedWatch
 
 __all__ = ["DirectoryWatcher", "Watcher"]
 
@@ -43,8 +46,11 @@ _EVENTS: list[type[FileSystemEvent]] = [
 class Watcher(Protocol):
     """Gives hints that something in a directory came or went."""
 
-    def watch(self, directory: Path, names: frozenset[str], event: asyncio.Event) -> AbstractContextManager[None]:
-        """Set `event`, while the context lasts, when an entry of `directory` with one of these names comes or goes."""
+    def watch(self, directory: Path, names: frozenset[str], event: asyncio.Event) -> AbstractContextManager[bool]:
+        """Set `event`, while the context lasts, when an entry of `directory` with one of these names comes or goes.
+
+        The context tells whether hints can be expected at all.
+        """
         ...
 
     def close(self) -> None:
@@ -53,18 +59,22 @@ class Watcher(Protocol):
 
 
 class DirectoryWatcher:
-    """One observer thread for all directories, begun with the first."""
+    """One observer for all directories, begun with the first; to be used by one event loop."""
 
     def __init__(self) -> None:
         self._observer = Observer()
         self._begun = False
+        self._waiting: Counter[ObservedWatch] = Counter()
 
     @contextmanager
-    def watch(self, directory: Path, names: frozenset[str], event: asyncio.Event) -> Iterator[None]:
+    def watch(self, directory: Path, names: frozenset[str], event: asyncio.Event) -> Iterator[bool]:
         """Set `event` when an entry of `directory` with one of these names comes or goes.
 
         A directory that does not exist, or a machine that is out of watches, is no error: there are no hints then.
         """
+        if not directory.is_dir():
+            yield False
+            return
         if not self._begun:
             self._observer.start()
             self._begun = True
@@ -72,15 +82,21 @@ class DirectoryWatcher:
         try:
             watched = self._observer.schedule(handler, str(directory), recursive=False, event_filter=_EVENTS)
         except OSError:
-            yield
+            yield False
             return
+        self._waiting[watched] += 1
         try:
-            yield
+            yield True
         finally:
             self._observer.remove_handler_for_watch(handler, watched)
+            self._waiting[watched] -= 1
+            if not self._waiting[watched]:
+                # With the last who waits, the threads and the descriptor of the directory go.
+                del self._waiting[watched]
+                self._observer.unschedule(watched)
 
     def close(self) -> None:
-        """End the observer thread."""
+        """End the observer."""
         if self._begun:
             self._observer.stop()
             self._observer.join()

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from walrep.core.objects import SnapshotFooter, SnapshotHeader
@@ -28,6 +29,7 @@ from walrep.core.units import Seq, Txid, lock_byte_page
 from walrep.disk.atomic import map_os_errors
 from walrep.disk.room import DiskRoom
 from walrep.errors import SpoolFull, check
+from walrep.sqlite.failures import map_database_errors
 from walrep.sqlite.reader import LogReader
 
 __all__ = ["BaseCopy"]
@@ -59,7 +61,11 @@ class BaseCopy:
         self._offset = 0
         with map_os_errors(f"create {path}"):
             self._file = path.open("wb")
-        self._write(encode_snapshot_start(header))
+        try:
+            self._write(encode_snapshot_start(header))
+        except BaseException:
+            self.abandon()
+            raise
 
     def begin(self) -> bool:
         """Note what is dirty when the copy begins; False if not everything committed could be captured yet."""
@@ -75,8 +81,8 @@ class BaseCopy:
         """Copy the next slice of the file; False when its end was reached. Runs on any thread."""
         page_size = self._page_size
         slice_pages = max(1, _SLICE_BYTES // page_size)
-        offset = (self._next_pgno - 1) * page_size
-        data = os.pread(self._reader.files.db_fd, slice_pages * page_size, offset)
+        with map_database_errors(self._reader.files.path):
+            data = self._reader.files.file_pages(self._next_pgno, slice_pages)
         view = memoryview(data)
         count = len(data) // page_size
         for start in range(0, count, self._block_pages):
@@ -127,9 +133,12 @@ class BaseCopy:
 
     def abandon(self) -> None:
         """Remove the unfinished file."""
-        self._file.close()
-        self.path.unlink(missing_ok=True)
         self._reader.dirty = None
+        # Closing writes what is buffered, for which a full disk has no room.
+        with suppress(OSError):
+            self._file.close()
+        with map_os_errors(f"remove {self.path}"):
+            self.path.unlink(missing_ok=True)
 
     def _settled(self, pgnos: Sequence[int]) -> list[bytes]:
         """Return pages as they are at the captured position, also while the app restarts the WAL under us.
@@ -144,12 +153,18 @@ class BaseCopy:
         ]
         if any(pgno in frame_of for pgno in pgnos) and files.index().salts != self._reader.salts:
             pages = [files.file_page(pgno) for pgno in pgnos]
+        for pgno, page in zip(pgnos, pages, strict=True):
+            if len(page) != self._page_size:
+                raise files.missing_page(pgno)
         return pages
 
     def _finish(self, seq: Seq, page_count: int) -> None:
         reader = self._reader
         self.hashes.commit(page_count)
         self.hashes.rebuild()
+        missing = self.hashes.missing_page(self._lock_page)
+        if missing is not None:
+            raise reader.files.missing_page(missing)
         reader.dirty = None
         reader.encoder.start(self.hashes, 0)
         self.footer = SnapshotFooter(
@@ -177,6 +192,7 @@ class BaseCopy:
                 "the disk is almost full",
                 detail=str(self.path),
                 hint="make room for a compressed copy of the database, or move the state with state-dir",
+                room_bytes=self._offset + len(data) + _SLICE_BYTES,
             )
         with map_os_errors(f"write {self.path}"):
             self._file.write(data)

@@ -12,21 +12,22 @@ import msgspec
 from walrep.clock import Clock
 from walrep.core.checkpoint import (
     CapturePolicy,
+    Standstill,
     Step,
     TickView,
     WriteLockAdvice,
     next_passive_wait,
+    note_locks,
     plan_tick,
     plan_write_lock,
 )
 from walrep.core.state import CleanEnd
-from walrep.core.wal import WalIndex
+from walrep.core.wal import WAL_INDEX_HEADER_BYTES, WalIndex
 from walrep.core.walsum import FRAME_HEADER_BYTES
 from walrep.errors import CaptureBroken, DatabaseBusy, DatabaseReplaced
 from walrep.sqlite.keeper import Keeper
-from walrep.sqlite.locks import readers_of
+from walrep.sqlite.locks import describe_long_reader
 from walrep.sqlite.reader import AlarmCallback, LogReader
-from walrep.sqlite.walfile import CHECKPOINT_LOCK, WRITE_LOCK
 
 __all__ = ["Capture", "CaptureCounts"]
 
@@ -48,12 +49,10 @@ class CaptureCounts(msgspec.Struct):
     hand_overs: int = 0
     passives: int = 0
     probe_waits: int = 0
-    asides: int = 0
     write_locks: int = 0
     write_locks_refused: int = 0
     starved: int = 0
     write_lock_longest_s: float = 0.0
-    write_lock_total_s: float = 0.0
 
 
 class Capture:
@@ -77,9 +76,8 @@ class Capture:
         now_s = clock.monotonic_s()
         self._passive_s = self._write_lock_s = self._checked_s = now_s
         self._passive_wait_s = policy.passive_wait_min_s
-        self._probe_since_s: float | None = None
         self._unreadable_since_s: float | None = None
-        self._waited_since_s: float | None = None
+        self._standstill: Standstill | None = None
         self._asides_in_row = 0
         self._aside_since_s = now_s
         self._aside_index: WalIndex | None = None
@@ -123,6 +121,19 @@ class Capture:
         state = self.files.file_state()
         return state if self.files.index().max_frame == 0 and state.mtime_ns <= old_enough_ns else None
 
+    def close(self, *, remove_wal: bool) -> None:
+        """Let the database go; `remove_wal` has SQLite remove the log if nobody else is left and all was captured.
+
+        Something may have been committed since `finish`: it stays in the log, where the next start finds it.
+        """
+        self.keeper.close(remove_wal=remove_wal and self._has_all())
+
+    def _has_all(self) -> bool:
+        try:
+            return self.reader.reached(self.files.index())
+        except DatabaseBusy:
+            return False
+
     # -- one tick ---------------------------------------------------------------------------------------------------
 
     def tick(self) -> bool:
@@ -144,10 +155,11 @@ class Capture:
     def _look(self, now_s: float, now_ms: int) -> bool:
         raw = self.files.raw_index()
         changed = raw != self._raw
+        self._note_locks(now_s, raw)
         if self._at_rest and not changed and not self._is_waited_for(now_s):
             self.reader.looked(now_ms)
             self._check_replaced(now_s)
-            return False
+            return self._standstill is not None
         self._raw, self._at_rest = raw, False
         # Where the queue was full not everything is captured. The keeper moves all the same: it stops at what was
         # committed when it began, so that checkpoints go on while writers outrun the compression.
@@ -217,31 +229,29 @@ class Capture:
 
     def _is_waited_for(self, now_s: float) -> bool:
         """Say whether a blocking checkpoint of the app has been waiting for a while, perhaps for our keeper."""
-        if not self._checkpoint_blocks():
-            self._waited_since_s, self._asides_in_row = None, 0
-            return False
-        if self._waited_since_s is None:
-            self._waited_since_s = now_s
-        return now_s - self._waited_since_s >= self.policy.probe_grace_s
+        return self._standstill is not None and self._standstill.lasts(now_s, self.policy)
 
-    def _checkpoint_blocks(self) -> bool:
-        """Say whether one process holds both the checkpoint and the write lock: FULL, RESTART or TRUNCATE."""
-        checkpointer = self.files.lock_holder(CHECKPOINT_LOCK)
-        return checkpointer is not None and checkpointer == self.files.lock_holder(WRITE_LOCK)
+    def _note_locks(self, now_s: float, raw: bytes) -> None:
+        checkpointer, writer = self.files.checkpoint_holders()
+        header = raw[:WAL_INDEX_HEADER_BYTES]
+        self._standstill = note_locks(
+            self._standstill, now_s=now_s, header=header, checkpointer=checkpointer, writer=writer
+        )
+        if self._standstill is None:
+            self._asides_in_row = 0
 
     def _step_aside(self, now_s: float, index: WalIndex) -> None:
         """Let a blocking checkpoint have the read mark that our keepers are on. INV-18."""
-        self._waited_since_s = None
+        self._standstill = None
         if self.keeper.step_aside(self._asides_in_row):
             self._asides_in_row += 1
-            self.counts.asides += 1
             self.reader.distrust_file()
             self._aside_since_s, self._aside_index = now_s, index
 
     def _may_step_back(self, now_s: float, index: WalIndex) -> bool:
-        """Say whether the checkpoint has got on (the index tells what it copied), is gone, or has had time enough."""
-        got_on = self._aside_index is None or index.backfilled != self._aside_index.backfilled
-        return got_on or not self._checkpoint_blocks() or now_s - self._aside_since_s > self.policy.aside_s_max
+        """Say whether the checkpoint has got on, as the index tells, is gone, or has had time enough."""
+        got_on = index != self._aside_index
+        return got_on or self._standstill is None or now_s - self._aside_since_s > self.policy.aside_s_max
 
     def _hand_over(self) -> bool:
         """Begin the next keeper and capture all it sees; end the previous one if that is spooled already."""
@@ -254,7 +264,7 @@ class Capture:
                 raise CaptureBroken("no read transaction can be begun", detail=f"{self.files.path}: {error}") from error
             return False
         self._begin_failures = 0
-        self._waited_since_s = None
+        self._standstill = None
         self._target = self._target_frames = None
         self.counts.hand_overs += 1
         self.reader.read(self.clock.now_ms())
@@ -278,15 +288,14 @@ class Capture:
         return True
 
     def _probed(self, now_s: float) -> bool:
-        """Say whether READ-LOCK 0 may be left: the checkpoint lock was seen free after the restart. INV-05."""
-        if self.keeper.passive() is None:
-            self.counts.probe_waits += 1
-            if self._probe_since_s is None:
-                self._probe_since_s = now_s
-            if not self._checkpoint_blocks() or now_s - self._probe_since_s < self.policy.probe_grace_s:
-                return False
-        self._probe_since_s = None
-        return True
+        """Say whether READ-LOCK 0 may be left: the checkpoint lock was seen free after the restart. INV-05.
+
+        Or its holder waits for us: every commit, and so the restart, begins the grace anew.
+        """
+        if self.keeper.passive() is not None:
+            return True
+        self.counts.probe_waits += 1
+        return self._is_waited_for(now_s)
 
     def _passive(self, now_s: float) -> int | None:
         self._passive_s = now_s
@@ -361,7 +370,6 @@ class Capture:
         self.keeper.unlock_writers()
         held_s = self.clock.monotonic_s() - began_s
         self.counts.write_locks += 1
-        self.counts.write_lock_total_s += held_s
         self.counts.write_lock_longest_s = max(self.counts.write_lock_longest_s, held_s)
 
     # -- alarms -----------------------------------------------------------------------------------------------------
@@ -370,14 +378,8 @@ class Capture:
         if now_s - self._reader_alarm_s < _ALARM_AGAIN_S:
             return
         self._reader_alarm_s = now_s
-        pids = readers_of(self.files.shm_fd)
-        who = f" of process {', '.join(map(str, pids))}" if pids else ""
-        size = index.max_frame * (self.files.page_size + FRAME_HEADER_BYTES)
-        self._alarm(
-            "long-reader",
-            f"a long read transaction{who} keeps the WAL from being checkpointed; it has {size >> 20} MiB",
-            "end that transaction; nothing else helps, and walrep takes no lock meanwhile",
-        )
+        wal_bytes = index.max_frame * (self.files.page_size + FRAME_HEADER_BYTES)
+        self._alarm("long-reader", *describe_long_reader(self.files.shm_fd, wal_bytes))
 
     def _check_replaced(self, now_s: float) -> None:
         if now_s - self._checked_s < _REPLACED_CHECK_S:

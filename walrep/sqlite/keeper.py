@@ -48,12 +48,14 @@ class Keeper:
     """
 
     def __init__(self, path: Path, *, enable_wal: bool = False) -> None:
-        self.path = path
+        # A link is followed once: one that is switched meanwhile would give the connections one database, and the
+        # descriptors another.
+        file = path.resolve()
         connections: list[apsw.Connection] = []
         try:
-            connections.extend(_connect(path, enable_wal=enable_wal) for _ in range(2))
+            connections.extend(_connect(file, enable_wal=enable_wal) for _ in range(2))
             self.holder, self.free = connections
-            self.files = WalFiles(path)
+            self.files = WalFiles(path, file)
             try:
                 # Where the log goes on must be found out while it cannot be restarted. A keeper would not do: on a log
                 # that is all copied it goes to READ-LOCK 0, and the next write begins anew over frames that nobody
@@ -270,7 +272,9 @@ def _begin(connection: apsw.Connection) -> None:
 
 
 def _read(connection: apsw.Connection) -> None:
-    connection.execute("select 1 from sqlite_schema limit 1").fetchall()
+    # Begins a read transaction, as every statement does that reads. One that names a table would have SQLite parse the
+    # whole schema of the app after each change of it: measured 25 ms and 7 MB with 3000 tables, and 0.06 ms this way.
+    connection.execute("pragma schema_version").fetchall()
 
 
 def _passive(connection: apsw.Connection) -> int | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from walrep.sqlite.walfile import CHECKPOINT_LOCK
 
-__all__ = ["lock_holders", "readers_of"]
+__all__ = ["describe_long_reader", "lock_holders"]
 
 _READ_LOCKS = range(CHECKPOINT_LOCK + 2, CHECKPOINT_LOCK + 7)
 """WAL_READ_LOCK(0) to (4): bytes 123 to 127 of the -shm file."""
@@ -17,9 +17,14 @@ _FIELD_COUNT = 8
 """Of a line of /proc/locks: number, class, kind, access, pid, device:inode, first byte, last byte."""
 
 
-def readers_of(shm_fd: int) -> list[int]:
-    """Return the other processes that hold a read transaction on the database whose -shm this is."""
-    return lock_holders(os.fstat(shm_fd), _READ_LOCKS.start, _READ_LOCKS.stop)
+def describe_long_reader(shm_fd: int, wal_bytes: int) -> tuple[str, str]:
+    """Return the message and the hint of an alarm about whoever else reads the database whose -shm this is."""
+    pids = lock_holders(os.fstat(shm_fd), _READ_LOCKS.start, _READ_LOCKS.stop)
+    who = f" of process {', '.join(map(str, pids))}" if pids else ""
+    return (
+        f"a long read transaction{who} keeps the WAL from being checkpointed; it has {wal_bytes >> 20} MiB",
+        "end that transaction; nothing else helps, and walrep takes no lock meanwhile",
+    )
 
 
 def lock_holders(file: os.stat_result, start: int, stop: int) -> list[int]:

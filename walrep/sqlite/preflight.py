@@ -8,6 +8,7 @@ from pathlib import Path
 
 from walrep.core.wal import parse_page_size
 from walrep.errors import DatabaseMissing, NotADatabase, NotWalMode, UnsupportedFilesystem
+from walrep.sqlite.failures import map_database_errors
 
 __all__ = ["check_database_file", "known_defect", "refused_filesystem"]
 
@@ -33,8 +34,14 @@ def check_database_file(path: Path, *, mountinfo: str, enable_wal: bool) -> None
         NotADatabase: a directory, a short file, another kind of file, or an encrypted database.
         NotWalMode: the database does not use the WAL and `enable_wal` is False.
         UnsupportedFilesystem: a network or FUSE file system.
+        DatabaseUnreadable: the operating system refuses it.
 
     """
+    with map_database_errors(path):
+        _check_file(path, mountinfo=mountinfo, enable_wal=enable_wal)
+
+
+def _check_file(path: Path, *, mountinfo: str, enable_wal: bool) -> None:
     try:
         mode = os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError) as error:

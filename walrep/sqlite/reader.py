@@ -17,10 +17,17 @@ from walrep.core.chunk import chunk_frames
 from walrep.core.encoder import ChunkEncoder, ChunkJob, FrameRun
 from walrep.core.events import AlarmKey
 from walrep.core.pages import PageHashes
-from walrep.core.resume import ResumeEvidence
+from walrep.core.resume import ResumeEvidence, is_same_boot
 from walrep.core.state import CaptureMark
 from walrep.core.wal import WalHeader, WalIndex
-from walrep.core.walsum import FRAME_HEADER_BYTES, FrameHeaders, frame_headers, valid_frame_count
+from walrep.core.walsum import (
+    FRAME_HEADER_BYTES,
+    FrameHeaders,
+    committed_frame_count,
+    frame_headers,
+    unchecked_frames,
+    valid_frame_count,
+)
 from walrep.errors import CaptureBroken, check
 from walrep.sqlite.preflight import known_defect
 from walrep.sqlite.walfile import WalFiles
@@ -79,6 +86,9 @@ class LogReader:
         self._header: WalHeader | None = None
         self._frame = 0
         self._checksum = (0, 0)
+        """What stands in the header of the last captured frame; zeros also where that has no checksum."""
+        self._before: tuple[tuple[int, int], ...] = ()
+        """The checksums of which the next frame continues one; none where they are not known."""
         self._looked_ms = clock.now_ms()
         self._committed_s = clock.monotonic_s()
         self._untrusted_generations = 0
@@ -104,7 +114,7 @@ class LogReader:
         """When a commit was last captured (or the database attached), on the monotonic clock."""
         return self._committed_s
 
-    def evidence(self, mark: CaptureMark, *, inode: int, page_size: int) -> ResumeEvidence:
+    def evidence(self, mark: CaptureMark, *, inode: int, page_size: int, boot_id: str) -> ResumeEvidence:
         """Return what stands in the files now, for the decision whether capture may go on after `mark`."""
         checksum, continues = self.files.frame_evidence(mark)
         return ResumeEvidence(
@@ -113,6 +123,7 @@ class LogReader:
             frame_checksum=checksum,
             next_frame_continues=continues,
             file=self.files.file_state(),
+            same_boot=is_same_boot(boot_id, self.clock.boot_id()),
         )
 
     def resume(self, mark: CaptureMark | None, hashes: PageHashes, txid: int, looked_ms: int) -> None:
@@ -153,12 +164,15 @@ class LogReader:
         header = self.files.wal_header()
         if header is None or header.salts != mark.salts:
             raise CaptureBroken("the log changed while capture was about to go on", detail=str(self.files.path))
-        self._header, self._frame, self._checksum = header, mark.frame, mark.checksum
-        step = max(1, _RUN_BYTES // (self.files.page_size + FRAME_HEADER_BYTES))
-        for first in range(1, mark.frame + 1, step):
-            count = min(step, mark.frame + 1 - first)
-            headers = frame_headers(self.files.frames(first, count), self.files.page_size)
-            self.encoder.frame_of.update(zip(headers[:, 0].tolist(), range(first, first + count), strict=True))
+        self._stand_at(header, mark.frame, mark.checksum)
+        pgnos = self.files.index_pgnos(1, mark.frame)
+        if len(pgnos) < mark.frame or not pgnos.all():
+            raise CaptureBroken("the wal-index does not name all captured frames", detail=str(self.files.path))
+        self.encoder.frame_of.update(zip(pgnos.tolist(), range(1, mark.frame + 1), strict=True))
+
+    def _stand_at(self, header: WalHeader, frame: int, checksum: tuple[int, int]) -> None:
+        self._header, self._frame = header, frame
+        self._checksum, self._before = checksum, (checksum,)
 
     def read(self, now_ms: int, *, bounded: bool = True) -> tuple[WalIndex, bool]:
         """Read what was committed and hand it on; return the index that was read and whether all of it was captured.
@@ -208,7 +222,7 @@ class LogReader:
         while index.salts != self.salts:
             header = self.files.wal_header()
             if header is not None and header.salts == index.salts:
-                self._header, self._frame, self._checksum = header, 0, header.checksum
+                self._stand_at(header, 0, header.checksum)
                 self.encoder.begin_generation()
                 self._untrusted_generations = max(0, self._untrusted_generations - 1)
                 self.counts.generations += 1
@@ -225,54 +239,69 @@ class LogReader:
 
     def _read_run(self, index: WalIndex, now_ms: int) -> None:
         """Read, verify and hand on the next frames of the generation."""
-        header, page_size, first = self._header, self.files.page_size, self._frame + 1
-        check(header is not None, "a generation was entered")
+        page_size, first = self.files.page_size, self._frame + 1
         # Whole chunks, so that only the last one of a tick is small.
         step = chunk_frames(page_size) * max(1, _RUN_BYTES // (chunk_frames(page_size) * page_size))
         count = min(index.max_frame - self._frame, step)
         buffer = self.files.frames(first, count)
         headers = frame_headers(buffer, page_size)
-        valid = valid_frame_count(
-            buffer,
-            headers,
-            page_size=page_size,
-            salts=index.salts,
-            before=self._checksum,
-            big_endian=bool(header and header.big_endian),
-        )
-        if valid < count:
-            self._accept_unchecked(headers, first, count, valid)
+        self._verify(headers, buffer, first, count)
         self._checksum = (int(headers[-1, 4]), int(headers[-1, 5]))
-        is_last = first + count - 1 == index.max_frame
-        if is_last and self._checksum != index.checksum and not self.counts.unchecked_frames:
-            raise CaptureBroken(
-                "the last frame does not have the checksum that the wal-index says", detail=str(self.files.path)
-            )
+        self._before = self._continued(headers[-1:], index if first + count - 1 == index.max_frame else None)
         self._warn_of_engine(headers, buffer)
         self._hand_on(FrameRun(headers, buffer, first, now_ms, self._looked_ms))
         self._frame += count
         self.counts.frames += count
 
-    def _accept_unchecked(self, headers: FrameHeaders, first: int, count: int, valid: int) -> None:
-        """Accept committed frames without checksums, which SQLite before 3.50.2 writes after some ROLLBACK TO.
+    def _verify(self, headers: FrameHeaders, buffer: bytes, first: int, count: int) -> None:
+        """Make sure that frames are what was committed.
 
-        The wal-index is the authority: the frames are committed, and it names the same pages.
+        SQLite before 3.50.2 commits some without a checksum after ROLLBACK TO. They are taken on the word of the
+        wal-index: it says that they are committed, and names the same pages. Any other frame must be valid.
         """
-        same = len(headers) == count and bool((self.files.index_pgnos(first, count) == headers[:, 0]).all())
-        if not same:
+        header, page_size = self._header, self.files.page_size
+        check(header is not None, "a generation was entered")
+        salts, big_endian = self.salts, bool(header and header.big_endian)
+        for before in self._before:
+            valid = valid_frame_count(
+                buffer, headers, page_size=page_size, salts=salts, before=before, big_endian=big_endian
+            )
+            if valid == count:
+                return
+        valid, unproved = max(
+            committed_frame_count(
+                buffer, headers, page_size=page_size, salts=salts, before=before, big_endian=big_endian
+            )
+            for before in self._before or (None,)
+        )
+        if valid == count and not np.array_equal(self.files.index_pgnos(first, count), headers[:, 0]):
+            valid = 0
+        if valid < count:
             raise CaptureBroken(
-                f"frame {first + valid} of the WAL is not what was committed",
+                f"from frame {first + valid} on the WAL is not what was committed",
                 detail=str(self.files.path),
                 hint="a program changed the -wal file behind SQLite's back, or the disk is failing",
             )
         is_first = not self.counts.unchecked_frames
-        self.counts.unchecked_frames += count - valid
+        self.counts.unchecked_frames += unproved
         if is_first:
             self._alarm(
                 "unchecked-frames",
                 "the app's SQLite committed frames without checksums; a crash of the app then loses them",
                 "update the app's SQLite to 3.51.3 or later",
             )
+
+    def _continued(self, last: FrameHeaders, index: WalIndex | None) -> tuple[tuple[int, int], ...]:
+        """Return what the frame after this one may continue; `index` is the wal-index if it ends here."""
+        if not unchecked_frames(last).all():
+            if index is not None and index.checksum != self._checksum:
+                raise CaptureBroken(
+                    "the last frame does not have the checksum that the wal-index says", detail=str(self.files.path)
+                )
+            return (self._checksum,)
+        if index is not None:
+            return (index.checksum, self._checksum)
+        return () if last[-1, 1] else (self._checksum,)
 
     def _hand_on(self, run: FrameRun) -> None:
         if self.sink is None:

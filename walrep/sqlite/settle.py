@@ -19,13 +19,15 @@ _SHM_LOCKS = (120, 129)
 def settle_database(path: Path) -> tuple[list[int], bool]:
     """Open and close the database; return the processes that still hold it, and whether a -wal is left.
 
-    SQLite removes the log when its last connection closes; while others hold the database nothing is done.
+    SQLite removes the log when its last connection closes; while others hold the database nothing is done. A link is
+    followed: the log lies beside the file that it leads to.
 
     Raises:
         DatabaseInUse: it is locked.
         NotADatabase: SQLite does not accept it.
 
     """
+    path = path.resolve()
     wal = Path(f"{path}-wal")
     if not wal.exists():
         return [], False

@@ -7,9 +7,12 @@ with it: so nothing has to be known of who writes the file meanwhile.
    which the database differs from an earlier full snapshot.
 2. They are read from the file, in slices, while the app writes, checkpoints and restarts the WAL. A page that is not
    what the array said when the copy began is left out.
-3. Between two ticks the pages that are lacking by then are read from the log and the file as they are at the captured
-   position. When few are left they are all written between two ticks, and the snapshot is valid at exactly that
-   position. A segment has to end there, and the snapshot names it.
+3. Between two ticks pages that are lacking by then are read from the log and the file as they are at the captured
+   position, few at a time, because the sweeps of all databases wait meanwhile. When one round reads all that is
+   lacking, the snapshot is valid at exactly that position. A segment has to end there, and the snapshot names it.
+
+Where this does not get on for a while, because the app writes too fast or because a page of the file is not what was
+captured, it is given up: a snapshot is not worth more than that.
 
     INV-27  Every page of a snapshot has the hash that the hash array has for it at the snapshot's position, and none is
             missing: a snapshot cannot differ from what the transactions before it make.
@@ -19,6 +22,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from math import inf
 from pathlib import Path
 
 import numpy as np
@@ -32,17 +37,20 @@ from walrep.core.snapshot import (
     encode_snapshot_start,
     snapshot_block_pages,
 )
-from walrep.core.units import Seq, Txid
+from walrep.core.units import Seq, Txid, lock_byte_page
 from walrep.disk.atomic import map_os_errors
 from walrep.disk.room import DiskRoom
-from walrep.errors import SpoolFull, check
+from walrep.errors import DatabaseBusy, SnapshotFailed, SpoolFull, check
 from walrep.sqlite.reader import LogReader
 
 __all__ = ["HashArray", "SnapshotCopy", "differing_pages"]
 
 _OVERLAY_PAGES = 512
-_OVERLAY_ROUNDS_MAX = 200
+_OVERLAY_BYTES = 2 << 20
 _SLICE_BYTES = 1 << 20
+_PATIENCE_S = 30.0
+_RESERVE_SHARE = 2.0
+"""A snapshot leaves twice the reserve: the journal, without which protection ends, may use the disk up to once."""
 
 HashArray = npt.NDArray[np.uint64]
 """The hashes of a database's pages, from slot 0, which is unused; a copy that nobody changes."""
@@ -51,7 +59,7 @@ HashArray = npt.NDArray[np.uint64]
 class SnapshotCopy:
     """Writes a snapshot to a local file. `begin` and `overlay` run on the capture thread, the rest on any.
 
-    `full` are the hashes of the full snapshot under a differential one.
+    One call at a time. `full` are the hashes of the full snapshot under a differential one.
     """
 
     def __init__(
@@ -69,62 +77,89 @@ class SnapshotCopy:
         self._reader = reader
         self._room = room
         self._block_pages = snapshot_block_pages(header.page_size)
+        self._overlay_pages = min(_OVERLAY_PAGES, _OVERLAY_BYTES // header.page_size)
         self._written = np.zeros(1, np.uint64) if full is None else full.copy()
-        self._expected = np.zeros(1, np.uint64)
+        self._expected = np.zeros(0, np.uint64)
         self._todo: npt.NDArray[np.intp] = np.zeros(0, np.intp)
         self._done = 0
-        self._rounds = 0
+        self._read: list[tuple[int, bytes]] = []
+        self._fewest = inf
+        self._got_on_s = reader.clock.monotonic_s()
         self._blocks = 0
         self._offset = 0
         with map_os_errors(f"create {path}"):
             self._file = path.open("wb")
-        self._write(encode_snapshot_start(header))
+        try:
+            self._write(encode_snapshot_start(header))
+        except BaseException:
+            self.abandon()
+            raise
 
     def begin(self) -> bool:
-        """List what the snapshot lacks; False if not everything committed could be captured yet."""
+        """List what the snapshot lacks; False if not everything committed could be captured yet.
+
+        Raises:
+            SnapshotFailed: it could not for a while.
+
+        """
         if not self._is_captured():
+            self._require_progress("the app commits faster than it is captured")
             return False
-        hashes = self._reader.encoder.hashes
-        self._expected = _array_of(hashes)
-        self._written = _resized(self._written, len(self._expected))
-        self._todo = np.flatnonzero(self._expected != self._written)
+        self._todo, self._expected = self._lacking()
         return True
 
     def copy_slice(self) -> bool:
         """Copy the next pages from the file; False when there was none left."""
         slice_pages = max(1, _SLICE_BYTES // self.header.page_size)
-        pgnos = self._todo[self._done : self._done + slice_pages]
-        self._done += len(pgnos)
-        good: list[tuple[int, bytes | memoryview]] = []
-        for pgno, page in self._file_pages(pgnos):
-            if page_hash(page, pgno) == int(self._expected[pgno]):
+        part = slice(self._done, self._done + slice_pages)
+        self._done += slice_pages
+        expected = self._expected[part].tolist()
+        good: list[tuple[int, memoryview]] = []
+        for index, pgno, page in self._file_pages(self._todo[part]):
+            if page_hash(page, pgno) == expected[index]:
                 good.append((pgno, page))
+                self._written[pgno] = expected[index]
         self._write_pages(good)
         return self._done < len(self._todo)
 
     def overlay(self) -> bool:
-        """Write what is lacking as it is now; True when nothing is, and the snapshot is valid at this very position."""
+        """Read what is lacking as it is now; True when that was all, and the snapshot is valid at this very position.
+
+        What was read is written by `write_overlay`, or by `finish`.
+
+        Raises:
+            SnapshotFailed: it did not get on for a while.
+            CaptureBroken: what was captured lacks a page (INV-28).
+
+        """
         self.is_held_up = not self._is_captured()
         if self.is_held_up:
+            self._require_progress("the app commits faster than it is captured")
             return False
-        self._rounds += 1
-        hashes = self._reader.encoder.hashes
-        now = _array_of(hashes)
-        self._written = _resized(self._written, len(now))
-        lacking = np.flatnonzero(now != self._written)
-        last = len(lacking) <= _OVERLAY_PAGES or self._rounds > _OVERLAY_ROUNDS_MAX
-        todo: list[int] = (lacking if last else lacking[:_OVERLAY_PAGES]).tolist()
-        for start in range(0, len(todo), self._block_pages):
-            pgnos = todo[start : start + self._block_pages]
-            found = zip(pgnos, self._settled(pgnos), strict=True)
-            self._write_pages([(pgno, page) for pgno, page in found if page_hash(page, pgno) == int(now[pgno])])
-        if not last or not np.array_equal(now, self._written):
-            # A page is not yet what it must be where the app has just begun the log anew.
-            self.is_held_up = last
+        pgnos, hashes = self._lacking()
+        if len(pgnos) < self._fewest:
+            self._fewest, self._got_on_s = len(pgnos), self._reader.clock.monotonic_s()
+        wrong = self._read_settled(pgnos[: self._overlay_pages].tolist(), hashes[: self._overlay_pages].tolist())
+        if wrong:
+            # It may not yet be what it must be where the app has just begun the log anew.
+            self.is_held_up = True
+            self._require_progress(f"page {wrong[0]} of the database file is not what was captured")
             return False
-        self.txid, self.checksum = Txid(self._reader.encoder.txid), hashes.checksum
-        self.page_count, self.seen_ms = hashes.page_count, self._reader.looked_ms
+        if len(pgnos) > self._overlay_pages:
+            self._require_progress("the app changes pages faster than they are copied")
+            return False
+        encoder = self._reader.encoder
+        missing = encoder.hashes.missing_page(lock_byte_page(self.header.page_size))
+        if missing is not None:
+            raise self._reader.files.missing_page(missing)
+        self.txid, self.checksum = Txid(encoder.txid), encoder.hashes.checksum
+        self.page_count, self.seen_ms = encoder.hashes.page_count, self._reader.looked_ms
         return True
+
+    def write_overlay(self) -> None:
+        """Write what the overlay read."""
+        read, self._read = self._read, []
+        self._write_pages(read)
 
     def hashes(self) -> bytes:
         """Return the hash array of the finished snapshot, as `PageHashes.to_bytes` does."""
@@ -138,6 +173,7 @@ class SnapshotCopy:
 
     def finish(self, seq: Seq) -> None:
         """Write the end, make the file durable and close it; `seq` is the segment that ends where it is valid."""
+        self.write_overlay()
         footer = SnapshotFooter(
             txid=self.txid,
             seq=seq,
@@ -152,50 +188,84 @@ class SnapshotCopy:
 
     def abandon(self) -> None:
         """Remove the file, unless it is finished and was put elsewhere."""
-        self._file.close()
-        self.path.unlink(missing_ok=True)
+        # Closing writes what is buffered, for which a full disk has no room.
+        with suppress(OSError):
+            self._file.close()
+        with map_os_errors(f"remove {self.path}"):
+            self.path.unlink(missing_ok=True)
 
     def _is_captured(self) -> bool:
         reader = self._reader
         check(reader.sink is not None, "a snapshot is of what is encoded")
-        _, complete = reader.read(reader.clock.now_ms())
+        try:
+            _, complete = reader.read(reader.clock.now_ms())
+        except DatabaseBusy:
+            # A writer is stopped while it publishes a commit; the sweeps know what to do about that.
+            return False
         return complete and reader.is_guarded
 
-    def _file_pages(self, pgnos: npt.NDArray[np.intp]) -> Iterator[tuple[int, memoryview]]:
-        """Yield pages of the file, with one read for each run of them; what is beyond its end is left out."""
-        page_size = self.header.page_size
+    def _lacking(self) -> tuple[npt.NDArray[np.intp], HashArray]:
+        """Return the pages that the snapshot lacks at the captured position, and their hashes."""
+        hashes = self._reader.encoder.hashes
+        self._written = _resized(self._written, hashes.page_count + 1)
+        return hashes.differing(self._written)
+
+    def _require_progress(self, reason: str) -> None:
+        if self._reader.clock.monotonic_s() - self._got_on_s > _PATIENCE_S:
+            raise SnapshotFailed(
+                reason,
+                detail=str(self._reader.files.path),
+                hint="every transaction is stored all the same, and restores do not read this file; where it says that "
+                "a page is not what was captured, something other than SQLite wrote the file, or the disk is failing",
+            )
+
+    def _file_pages(self, pgnos: npt.NDArray[np.intp]) -> Iterator[tuple[int, int, memoryview]]:
+        """Yield index and page of each that the file has, with one read for each run of them."""
+        page_size, start = self.header.page_size, 0
         for run in np.split(pgnos, np.flatnonzero(np.diff(pgnos) != 1) + 1):
             if not len(run):
                 continue
             first = int(run[0])
-            data = os.pread(self._reader.files.db_fd, len(run) * page_size, (first - 1) * page_size)
+            with map_os_errors("read the database for a snapshot"):
+                data = self._reader.files.file_pages(first, len(run))
             view = memoryview(data)
             for index in range(len(data) // page_size):
-                yield first + index, view[index * page_size : (index + 1) * page_size]
+                yield start + index, first + index, view[index * page_size : (index + 1) * page_size]
+            start += len(run)
 
-    def _settled(self, pgnos: Sequence[int]) -> list[bytes]:
-        """Return pages as they are at the captured position, from the log where it has them (INV-07, INV-08)."""
-        files, frame_of = self._reader.files, self._reader.encoder.frame_of
-        pages = [
-            files.frame_page(frame) if (frame := frame_of.get(pgno)) is not None else files.file_page(pgno)
-            for pgno in pgnos
-        ]
-        if any(pgno in frame_of for pgno in pgnos) and files.index().salts != self._reader.salts:
-            pages = [files.file_page(pgno) for pgno in pgnos]
-        return pages
+    def _read_settled(self, pgnos: Sequence[int], hashes: Sequence[int]) -> list[int]:
+        """Read pages as they are at the captured position; return those that are not found like that."""
+        wrong: list[int] = []
+        with map_os_errors("read the database for a snapshot"):
+            for pgno, expected in zip(pgnos, hashes, strict=True):
+                page = self._settled(pgno, expected)
+                if page is None:
+                    wrong.append(pgno)
+                else:
+                    self._read.append((pgno, page))
+                    self._written[pgno] = expected
+        return wrong
+
+    def _settled(self, pgno: int, expected: int) -> bytes | None:
+        """Return a page as it is at the captured position, from the log if that has it (INV-07); None: not found."""
+        files, frame = self._reader.files, self._reader.encoder.frame_of.get(pgno)
+        if frame is not None:
+            page = files.frame_page(frame)
+            if page_hash(page, pgno) == expected:
+                return page
+            # The app has begun the log anew, and so everything that was captured is in the file (INV-14).
+        page = files.file_page(pgno)
+        return page if page_hash(page, pgno) == expected else None
 
     def _write_pages(self, pages: Sequence[tuple[int, bytes | memoryview]]) -> None:
         """Write pages that have been compared with the hash array."""
         for start in range(0, len(pages), self._block_pages):
             block = pages[start : start + self._block_pages]
-            pgnos = [pgno for pgno, _page in block]
-            self._write(encode_snapshot_pages(pgnos, [page for _pgno, page in block]))
+            self._write(encode_snapshot_pages([pgno for pgno, _page in block], [page for _pgno, page in block]))
             self._blocks += 1
-            for pgno, page in block:
-                self._written[pgno] = page_hash(page, pgno)
 
     def _write(self, data: bytes) -> None:
-        if not self._room.allows(len(data)):
+        if not self._room.allows(len(data), reserve_share=_RESERVE_SHARE):
             raise SpoolFull(
                 "the disk is almost full",
                 detail=str(self.path),
@@ -208,16 +278,14 @@ class SnapshotCopy:
 
 def differing_pages(hashes: PageHashes, full: HashArray) -> int:
     """Return in how many pages a database differs from a full snapshot of it."""
-    now = _array_of(hashes)
-    return int(np.count_nonzero(now != _resized(full, len(now))))
-
-
-def _array_of(hashes: PageHashes) -> HashArray:
-    return np.frombuffer(hashes.to_bytes(), np.uint64)
+    pgnos, _hashes = hashes.differing(_resized(full, hashes.page_count + 1))
+    return len(pgnos)
 
 
 def _resized(array: HashArray, length: int) -> HashArray:
-    """Return an array of this length: cut, or with absent pages at its end."""
+    """Return an array of this length: cut, or with absent pages at its end; the same one if it has it already."""
+    if len(array) == length:
+        return array
     found = np.zeros(length, np.uint64)
     found[: min(length, len(array))] = array[:length]
     return found

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -29,9 +30,9 @@ from walrep.core.wal import (
     wal_index_page_slots,
 )
 from walrep.core.walsum import FRAME_HEADER_BYTES, frame_headers, valid_frame_count
-from walrep.errors import DatabaseBusy, DatabaseInUse, NotADatabase
+from walrep.errors import CaptureBroken, DatabaseBusy, DatabaseInUse, NotADatabase
 
-__all__ = ["CHECKPOINT_LOCK", "WRITE_LOCK", "WalFiles"]
+__all__ = ["CHECKPOINT_LOCK", "WRITE_LOCK", "WalFiles", "read_fully"]
 
 WRITE_LOCK = 120
 CHECKPOINT_LOCK = 121
@@ -44,24 +45,41 @@ _FLOCK = struct.Struct("hhqqi4x")
 _DATABASE_HEADER_BYTES = 100
 
 
-class WalFiles:
-    """Read access to a database file, its -wal and its -shm."""
+def read_fully(descriptor: int, count: int, offset: int, pread: Callable[[int, int, int], bytes] = os.pread) -> bytes:
+    """Return `count` bytes of a file, fewer only where it ends.
 
-    def __init__(self, path: Path) -> None:
+    A read that returns less than was asked for is no end: the kernel does so when a later sector cannot be read, and
+    the next read then fails.
+    """
+    data = pread(descriptor, count, offset)
+    while 0 < len(data) < count and (more := pread(descriptor, count - len(data), offset + len(data))):
+        data += more
+    return data
+
+
+class WalFiles:
+    """Read access to a database file, its -wal and its -shm.
+
+    `path` is the name that the database was given, perhaps a link, and `file` what it led to when it was opened. SQLite
+    follows links, too, and names the -wal and the -shm after the file.
+    """
+
+    def __init__(self, path: Path, file: Path) -> None:
         self.path = path
+        self.file = file
         self._fds: list[int] = []
         try:
-            self.shm_fd = self._open(f"{path}-shm")
-            self.wal_fd = self._open(f"{path}-wal")
-            self.db_fd = self._open(str(path))
+            self.shm_fd = self._open(f"{file}-shm")
+            self.wal_fd = self._open(f"{file}-wal")
+            self.db_fd = self._open(str(file))
             self._claim()
+            opened = os.fstat(self.db_fd)
+            self.device, self.inode = opened.st_dev, opened.st_ino
+            self.wal_inode = os.fstat(self.wal_fd).st_ino
+            self.page_size = self._find_page_size()
         except BaseException:
             self.close()
             raise
-        opened = os.fstat(self.db_fd)
-        self.device, self.inode = opened.st_dev, opened.st_ino
-        self.wal_inode = os.fstat(self.wal_fd).st_ino
-        self.page_size = self._find_page_size()
 
     def close(self) -> None:
         """Close the descriptors; both connections must be closed before. INV-03."""
@@ -85,7 +103,7 @@ class WalFiles:
                 return index
         raise DatabaseBusy(
             "the wal-index stays unreadable",
-            detail=f"{self.path}-shm",
+            detail=f"{self.file}-shm",
             hint="a process of the app was stopped while it committed, or a program wrote over the file",
         )
 
@@ -107,9 +125,21 @@ class WalFiles:
         return int.from_bytes(header[16:20], "big"), int.from_bytes(header[20:24], "big")
 
     def file_page(self, pgno: int) -> bytes:
-        """Return a page of the database file, zero-filled if the file ends before it."""
-        page = os.pread(self.db_fd, self.page_size, (pgno - 1) * self.page_size)
-        return page if len(page) == self.page_size else page.ljust(self.page_size, b"\0")
+        """Return a page of the database file; less where the file ends before its end."""
+        return os.pread(self.db_fd, self.page_size, (pgno - 1) * self.page_size)
+
+    def file_pages(self, first_pgno: int, count: int) -> bytes:
+        """Return `count` whole pages of the database file from page `first_pgno`, fewer where the file ends. INV-28."""
+        data = read_fully(self.db_fd, count * self.page_size, (first_pgno - 1) * self.page_size)
+        return data[: len(data) - len(data) % self.page_size]
+
+    def missing_page(self, pgno: int) -> CaptureBroken:
+        """Return the error that a page of the database stands nowhere. INV-28."""
+        return CaptureBroken(
+            f"page {pgno} of the database is neither in the file nor in the log",
+            detail=str(self.path),
+            hint="the file was cut behind SQLite's back, or the disk is failing; run `pragma integrity_check`",
+        )
 
     def index_pgnos(self, first: int, count: int) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:
         """Return the page numbers that the wal-index has for `count` frames from number `first`."""
@@ -143,6 +173,11 @@ class WalFiles:
         kind, _whence, _start, _length, pid = _FLOCK.unpack(fcntl.fcntl(self.shm_fd, fcntl.F_OFD_GETLK, question))
         return None if kind == fcntl.F_UNLCK else pid
 
+    def checkpoint_holders(self) -> tuple[int | None, int | None]:
+        """Return the processes that hold the checkpoint and the write lock; the second only where the first is held."""
+        checkpointer = self.lock_holder(CHECKPOINT_LOCK)
+        return checkpointer, None if checkpointer is None else self.lock_holder(WRITE_LOCK)
+
     def lock_read_mark(self, attempt: int) -> int | None:
         """Lock a read mark, one that nobody is on if there is one, and return its byte; None if none can be had.
 
@@ -170,7 +205,7 @@ class WalFiles:
         if (now.st_dev, now.st_ino) != (self.device, self.inode):
             return "the path names another file"
         try:
-            if os.stat(f"{self.path}-wal").st_ino != self.wal_inode:
+            if os.stat(f"{self.file}-wal").st_ino != self.wal_inode:
                 return "the -wal file was replaced"
         except FileNotFoundError:
             return "the -wal file was removed"
@@ -180,7 +215,7 @@ class WalFiles:
         """Return what identifies the content of the database file without reading all of it."""
         stat = os.fstat(self.db_fd)
         header = os.pread(self.db_fd, _DATABASE_HEADER_BYTES, 0)
-        return CleanEnd(stat.st_size, stat.st_mtime_ns, xxh3_64_intdigest(header))
+        return CleanEnd(stat.st_size, stat.st_mtime_ns, xxh3_64_intdigest(header), stat.st_ctime_ns)
 
     def frame_evidence(self, mark: CaptureMark) -> tuple[tuple[int, int] | None, bool]:
         """Return the checksum of frame `mark.frame` if it has the mark's salts, and whether the next may continue it.

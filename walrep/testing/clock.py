@@ -28,6 +28,7 @@ class SimClock:
     def __init__(self, now_ms: int = _EPOCH_MS) -> None:
         self._wall_ms = now_ms
         self._elapsed_s = 0.0
+        self._boot = 1
 
     def now_ms(self) -> int:
         """Return simulated wall time, ms since 1970 UTC."""
@@ -36,6 +37,14 @@ class SimClock:
     def monotonic_s(self) -> float:
         """Return the simulated seconds since the clock was made."""
         return self._elapsed_s
+
+    def boot_id(self) -> str:
+        """Return which boot it is."""
+        return f"boot {self._boot}"
+
+    def reboot(self) -> None:
+        """Begin another boot."""
+        self._boot += 1
 
     def pause(self, seconds: float) -> None:
         """Let time pass for a thread that would block."""

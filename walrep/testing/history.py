@@ -47,7 +47,6 @@ from walrep.core.objects import (
 )
 from walrep.core.pack import read_source
 from walrep.core.pages import page_hash
-from walrep.core.prunings import decode_record
 from walrep.core.records import Known, Needs, SnapshotEnds
 from walrep.core.segment import SegmentChunk, encode_segment_end, encode_segment_start, read_segment
 from walrep.core.snapshot import (
@@ -58,6 +57,7 @@ from walrep.core.snapshot import (
     snapshot_block_pages,
 )
 from walrep.core.units import Checksum, Position, Seq, TimelineId, Txid, lock_byte_page, make_timeline_id
+from walrep.engine.ends import parse_prune_record
 from walrep.errors import CorruptObject, check
 from walrep.store.base import Store
 from walrep.testing.packs import make_pack
@@ -122,7 +122,9 @@ def history_of(objects: Mapping[str, bytes], replica: str = "", *, skip_replaced
             packs[key] = footer
         elif isinstance(header, SegmentHeader) and isinstance(footer, SegmentFooter):
             ends[key] = SegmentEnds(header, footer)
-    records = [decode_record(data) for key, data in sorted(objects.items()) if parse_pruned_key(key) is not None]
+    records = [
+        parse_prune_record(key, data) for key, data in sorted(objects.items()) if parse_pruned_key(key) is not None
+    ]
     return build_history(sizes, ends, replica, packs, records)
 
 
@@ -230,10 +232,15 @@ class HistoryBuilder:
             None, self._frames[-1].commit.seen_ms if self._frames and self._frames[-1].commit else 0
         )
 
-    def snapshot(self, seen_ms: int, *, repeated: Sequence[int] = ()) -> str:
-        """Write a snapshot of the state at the last seal; pages in `repeated` stand first with other contents."""
+    def snapshot(self, seen_ms: int, *, repeated: Sequence[int] = (), full_txid: int | None = None) -> str:
+        """Write a snapshot of the state at the last seal; pages in `repeated` stand first with other contents.
+
+        With `full_txid` a differential one, of the pages that differ from the state there.
+        """
         check(not self._frames, "seal first: a snapshot stands between two segments")
-        order = [*repeated, *sorted(self.image)]
+        under = self._image_at(full_txid)
+        order = [*repeated, *(pgno for pgno in sorted(self.image) if under.get(pgno) != self.image[pgno])]
+        leans_on = None if full_txid is None else Txid(full_txid)
         stale = dict.fromkeys(range(len(repeated)), b"\xee" * self.page_size)
         contents = [stale.get(index, self.image[pgno]) for index, pgno in enumerate(order)]
         data = encode_snapshot_start(
@@ -243,6 +250,7 @@ class HistoryBuilder:
                 writer=self.writer,
                 created_ms=seen_ms,
                 page_size=self.page_size,
+                full_txid=leans_on,
             )
         )
         step = snapshot_block_pages(self.page_size)
@@ -257,7 +265,9 @@ class HistoryBuilder:
             page_count=self.page_count,
             block_count=len(starts),
         )
-        name = SnapshotName(timeline=self.timeline, txid=Txid(self.txid), seen_ms=seen_ms, seq=Seq(self.seq))
+        name = SnapshotName(
+            timeline=self.timeline, txid=Txid(self.txid), seen_ms=seen_ms, seq=Seq(self.seq), full_txid=leans_on
+        )
         key = snapshot_key(name)
         self.objects[key] = data + encode_snapshot_end(footer, len(data))
         return key
@@ -279,6 +289,9 @@ class HistoryBuilder:
         """Put every object into a store."""
         for key, data in self.objects.items():
             await store.put(key, data)
+
+    def _image_at(self, txid: int | None) -> dict[int, bytes]:
+        return {} if txid is None else image_pages(self.states[self.timeline, txid], self.page_size)
 
     def _remember(self) -> None:
         checksum = Checksum(image_checksum(self.image))

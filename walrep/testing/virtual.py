@@ -93,10 +93,10 @@ class NoHints:
     """A watcher that sees nothing, which is allowed: whoever waits for a hint looks for itself now and then."""
 
     @contextmanager
-    def watch(self, directory: Path, names: frozenset[str], event: asyncio.Event) -> Iterator[None]:
+    def watch(self, directory: Path, names: frozenset[str], event: asyncio.Event) -> Iterator[bool]:
         """Give no hint."""
         del directory, names, event
-        yield
+        yield False
 
     def close(self) -> None:
         """Do nothing."""

@@ -1,0 +1,117 @@
+"""What walrep has said: timelines, and positions that it called durable. Each must be an image, in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from tests.model.images import Entry
+from tests.model.stage import Stage
+from walrep.core.units import TimelineId, parse_bookmark, timeline_number
+
+__all__ = ["Ledger", "Timeline"]
+
+
+class Timeline(msgspec.Struct, eq=False):
+    """One timeline. `anchors`: transactions of which the image is known; those between follow."""
+
+    id: str
+    host: int
+    began_ms: int
+    entry_at_begin: Entry | None
+    durable_txid: int = -1
+    anchors: dict[int, Entry] = msgspec.field(default_factory=dict)
+
+    def entry(self, txid: int) -> Entry | None:
+        """Return the image of a transaction, as far as that is known."""
+        later = min((each for each in self.anchors if each >= txid), default=None)
+        return None if later is None else self.anchors[later].before(later - txid)
+
+    def fits(self, txid: int, entry: Entry) -> bool:
+        """Say whether an image in this place would be so many commits from the others."""
+        earlier = max((each for each in self.anchors if each <= txid), default=None)
+        later = min((each for each in self.anchors if each >= txid), default=None)
+        return (earlier is None or entry.before(txid - earlier) is self.anchors[earlier]) and (
+            later is None or self.anchors[later].before(later - txid) is entry
+        )
+
+
+class Ledger:
+    """All timelines of the replica."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.timelines: dict[str, Timeline] = {}
+        self._stage = stage
+
+    def begin(self, timeline: str, host: int, entry: Entry | None) -> None:
+        """Note that a timeline began; `entry` is the image that the app had then."""
+        self._stage.found.timelines += 1
+        known = self.timelines.get(timeline)
+        if known is None:
+            self.timelines[timeline] = Timeline(timeline, host, self._stage.clock.now_ms(), entry)
+            return
+        # Two copies of one state may both try.
+        self._stage.expect(known.host != host, f"timeline {timeline} began twice")
+        known.entry_at_begin = None
+
+    def note_durable(self, bookmark: str) -> None:
+        """Note a position that is durable."""
+        position = parse_bookmark(bookmark)
+        timeline = self.timelines.get(position.timeline)
+        if timeline is None:
+            self._stage.problem(f"{bookmark} is durable, of a timeline that never began")
+            return
+        candidates = self._stage.images.with_checksum(position.checksum)
+        fitting = [each for each in candidates if timeline.fits(position.txid, each)]
+        if not fitting:
+            known = ", ".join(str(each.number) for each in candidates)
+            told = f"images {known} do not fit there" if known else "no image has this checksum"
+            self._stage.problem(f"{bookmark} is durable, but {told}: {self._describe(timeline)}")
+            return
+        timeline.anchors[position.txid] = fitting[0]
+        self._check_base(timeline)
+        self.note_txid(position.timeline, position.txid)
+
+    def note_txid(self, timeline: str, txid: int) -> None:
+        """Note that everything up to a transaction is durable."""
+        if timeline in self.timelines:
+            self.timelines[timeline].durable_txid = max(self.timelines[timeline].durable_txid, txid)
+
+    def note_restored(self, timeline: Timeline, txid: int, entries: list[Entry]) -> Entry | None:
+        """Note which of these images was restored; None if none of them can be in that place."""
+        fitting = [each for each in entries if timeline.fits(txid, each)]
+        if fitting:
+            timeline.anchors[txid] = fitting[0]
+            self._check_base(timeline)
+        return fitting[0] if fitting else None
+
+    def durable(self) -> Iterator[Timeline]:
+        """Yield the timelines of which anything is durable, the oldest first."""
+        for each in sorted(self.timelines.values(), key=lambda each: timeline_number(TimelineId(each.id))):
+            if each.durable_txid >= 0:
+                yield each
+
+    def must_restore(self, timeline: Timeline, txid: int) -> bool:
+        """Say whether a transaction is promised: it stood at some moment of the window."""
+        if txid > timeline.durable_txid:
+            return False
+        window_ms = int(self._stage.setup.retention.window_s * 1000)
+        after = timeline.entry(txid + 1) if txid < timeline.durable_txid else None
+        if txid == timeline.durable_txid:
+            later = [each.began_ms for each in self.durable() if each.began_ms > timeline.began_ms]
+            ended_ms = min(later, default=self._stage.clock.now_ms())
+        else:
+            ended_ms = after.true_ms if after is not None else 0
+        return self._stage.clock.now_ms() - ended_ms < window_ms
+
+    def _check_base(self, timeline: Timeline) -> None:
+        """A timeline begins with what the app had when it began, or later."""
+        base, begin = timeline.entry(0), timeline.entry_at_begin
+        if base is not None and begin is not None and base.number < begin.number:
+            self._stage.problem(f"timeline {timeline.id} begins with image {base.number}, older than {begin.number}")
+
+    def _describe(self, timeline: Timeline) -> str:
+        return ", ".join(
+            f"transaction {txid} is image {each.number}" for txid, each in sorted(timeline.anchors.items())
+        )
