@@ -134,6 +134,8 @@ class Apps:
 
     def look_after_crash(self) -> None:
         """Find out what SQLite makes of the files: the same, something earlier, or a commit that was not published."""
+        # All are dead: what was not published is recovered now, or lost for good.
+        hidden, self._hidden = self._hidden, False
         self._ready((0, 0))
         status, image = self._command(0, "image")
         if status != "ok" or self.entry is None:
@@ -145,7 +147,7 @@ class Apps:
         if earlier is not None:
             self.entry = earlier
             return
-        self._stage.expect(self._hidden, "after a crash the database has an image that it never had")
+        self._stage.expect(hidden, "after a crash the database has an image that it never had")
         self._note_entry(digest, hashes, checksum)
 
     def look_for_hidden(self) -> None:
