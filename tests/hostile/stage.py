@@ -14,8 +14,7 @@ import msgspec
 from tests.hostile.processes import AppProcess, Sidecar
 from tests.hostile.waiting import pause
 from tests.hostile.writers import AppPlan
-from walrep.disk.atomic import write_atomic
-from walrep.engine.asking import SNAPSHOT_REQUEST, SnapshotRequest
+from walrep.engine.asking import SNAPSHOT_REQUEST, SnapshotRequest, put_request
 from walrep.engine.settings import default_state_dir
 
 _SALTS_POLL_S = 0.002
@@ -176,7 +175,7 @@ class _SnapshotAsker:
         while not self._ended.wait(self._pause_s):
             if self._request.parent.is_dir() and not self._request.exists():
                 self._count += 1
-                write_atomic(self._request, msgspec.json.encode(SnapshotRequest(full=self._count % 4 == 0)))
+                put_request(self._request.parent, SnapshotRequest(full=self._count % 4 == 0))
 
 
 class _SaltsWatcher:

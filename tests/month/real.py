@@ -53,6 +53,7 @@ a pack, and the second for which the engine waits at least before it looks again
 
 STORE_THREADS = 4
 _READY_S = 60.0
+_START_S = 2.0
 
 
 def run_real(folder: Path, *, seed: int, seconds: float, restores: int) -> Result:
@@ -148,6 +149,8 @@ class _Real:
             protection = group.create_task(self._supervisor(path, stores).run(self._stop))
             async with asyncio.timeout(_READY_S):
                 await self._begun.wait()
+            # Packing reads what is there once the base is.
+            await self._clock.sleep(_START_S)
             start = self._ledger.close_day("start")
             books = group.create_task(self._keep_books())
             writer.go_on()

@@ -6,6 +6,8 @@ snapshot-answer     put there by walrep when the snapshot is stored, or why ther
 
 from __future__ import annotations
 
+from contextlib import suppress
+from errno import ENOENT
 from pathlib import Path
 
 import msgspec
@@ -21,12 +23,14 @@ __all__ = [
     "SnapshotRequest",
     "answer_request",
     "ask_for_snapshot",
+    "put_request",
     "read_request",
 ]
 
 SNAPSHOT_REQUEST = "snapshot-request"
 _ANSWER = "snapshot-answer"
 _POLL_S = 0.1
+_ATTEMPTS_MAX = 3
 
 
 class SnapshotRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +59,22 @@ def read_request(directory: Path) -> SnapshotRequest | None:
         return SnapshotRequest()
 
 
+def put_request(state_dir: Path, request: SnapshotRequest) -> None:
+    """Put a request where the walrep that holds the directory finds it.
+
+    Raises:
+        SpoolError: it cannot be written.
+
+    """
+    with map_os_errors(f"ask in {state_dir}"):
+        for _attempt in range(_ATTEMPTS_MAX):
+            # A walrep that is just starting removes what looks half-written.
+            with suppress(FileNotFoundError):
+                write_atomic(state_dir / SNAPSHOT_REQUEST, msgspec.json.encode(request))
+                return
+        raise FileNotFoundError(ENOENT, "what is written there vanishes", str(state_dir))
+
+
 def answer_request(directory: Path, answer: SnapshotAnswer) -> None:
     """Answer what was asked for."""
     with map_os_errors(f"write {directory / _ANSWER}"):
@@ -78,7 +98,7 @@ async def ask_for_snapshot(state_dir: Path, request: SnapshotRequest, clock: Clo
         )
     with map_os_errors(f"ask in {state_dir}"):
         (state_dir / _ANSWER).unlink(missing_ok=True)
-        write_atomic(state_dir / SNAPSHOT_REQUEST, msgspec.json.encode(request))
+    put_request(state_dir, request)
     while (answer := _take_answer(state_dir)) is None:
         if not is_in_use(state_dir):
             (state_dir / SNAPSHOT_REQUEST).unlink(missing_ok=True)
