@@ -97,6 +97,11 @@ class Journal:
                 other.unlink()
         self._log = AppendLog.create(path)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it is known what the journal holds: not after its recovery has failed."""
+        return self._log is not None
+
     def recover(self, seq: int) -> Iterator[JournalEntry]:
         """Go on with the journal of a segment, up to its last complete transaction; yield its entries.
 

@@ -160,6 +160,11 @@ class Spool:
         return Recovered(hashes=hashes, txid=Txid(txid), mark=mark)
 
     @property
+    def is_known(self) -> bool:
+        """Whether it is known what the journal holds: not after its recovery has failed."""
+        return self._journal.is_open
+
+    @property
     def in_transaction(self) -> bool:
         """Whether the journal ends within a transaction."""
         return self._journal.in_transaction

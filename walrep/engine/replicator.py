@@ -156,7 +156,7 @@ class Replicator:
         """
         is_known = True
         try:
-            if spool.totals.commit_count:
+            if spool.totals.commit_count or not spool.is_known:
                 await shipper.on_worker(spool.recover)
                 await shipper.on_worker(partial(spool.seal, self._parts.clock.now_ms()))
         except SpoolError:
