@@ -257,7 +257,8 @@ def _log_flows(tiers: Sequence[_Tier], settings: WalrepSettings) -> list[Flow]:
         Flow(
             what=tier.what,
             created_count=DAYS * tier.object_count,
-            deleted_count=DAYS * (tier.object_count - (0.0 if settings.snapshots else tier.kept_count)),
+            # What is left below nothing is rounding.
+            deleted_count=max(0.0, DAYS * (tier.object_count - (0.0 if settings.snapshots else tier.kept_count))),
             object_bytes=tier.object_bytes,
             live_midnight_count=kept_days * tier.kept_count + tier.early_count,
             live_peak_count=kept_days * tier.kept_count + tier.waiting_count,
