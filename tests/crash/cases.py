@@ -62,7 +62,8 @@ def parse_case(text: str) -> Case:
 
 
 def run_case(case: Case, folder: Path, points: Points) -> Report:
-    """Run a case in a folder that is not there yet, and remove it unless there are problems."""
+    """Run a case in a folder of its own, made anew, and remove it unless there are problems."""
+    shutil.rmtree(folder, ignore_errors=True)
     place = Place(folder)
     place.local.mkdir(parents=True)
     run = _Run(case, place, points)
