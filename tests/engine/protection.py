@@ -21,10 +21,11 @@ from walrep.core.compaction import CompactionPolicy
 from walrep.core.events import Event, Flushed, SnapshotWritten
 from walrep.core.flush import FlushPolicy
 from walrep.core.objects import Writer
-from walrep.core.restore import Known, RestorePlan, plan_restore
+from walrep.core.restore import RestorePlan
 from walrep.core.target import Target
 from walrep.engine.fetch import ReplicaReader
 from walrep.engine.parts import OpenedStore
+from walrep.engine.planning import Wanted, plan_wanted
 from walrep.engine.settings import DatabaseSettings, ReplicateSettings, SpoolLimits
 from walrep.engine.supervisor import Supervisor
 from walrep.engine.workers import Workers, start_threads
@@ -243,14 +244,8 @@ class Protection:
         """Plan a restore."""
         reader = ReplicaReader(self.store(), InlineRunner())
         try:
-            history, known = await reader.history(), Known()
-            while True:
-                plan = plan_restore(
-                    history, known, target, timeline=timeline, nearest_before=False, now_ms=self.clock.now_ms()
-                )
-                if isinstance(plan, RestorePlan):
-                    return plan
-                known = await reader.learn(known, plan)
+            wanted = Wanted(target=target, timeline=timeline)
+            return await plan_wanted(reader, await reader.history(), wanted, self.clock.now_ms())
         finally:
             reader.close()
 

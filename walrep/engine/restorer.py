@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from walrep.clock import Clock
-from walrep.core.history import History, Snapshot
+from walrep.core.history import Snapshot
 from walrep.core.names import parse_pack_key
-from walrep.core.restore import Known, Needs, RestorePlan, plan_restore
+from walrep.core.restore import RestorePlan
 from walrep.core.target import AtTxid, Latest, Target
 from walrep.disk.atomic import fsync_directory, map_os_errors, publish, temporary_path
 from walrep.engine.apply import BlockBatch, SliceApplier, SnapshotLoader, naming
@@ -29,6 +29,7 @@ from walrep.engine.fetch import ReplicaReader
 from walrep.engine.inflight import task_group
 from walrep.engine.pagefile import CACHE_BYTES_MAX, PageFile, require_room
 from walrep.engine.partcache import Part
+from walrep.engine.planning import Wanted, plan_wanted
 from walrep.errors import (
     CorruptObject,
     InvariantViolated,
@@ -176,11 +177,8 @@ class _Restore:
 
     async def _plan(self, target: Target, timeline: str | None) -> RestorePlan:
         async with self._phase("plan"):
-            history = await self.reader.history()
-            known = Known()
-            while not isinstance(step := self._decide(history, known, target, timeline), RestorePlan):
-                known = await self.reader.learn(known, step)
-            return step
+            wanted = Wanted(target=target, timeline=timeline, nearest_before=self._request.nearest_before)
+            return await plan_wanted(self.reader, await self.reader.history(), wanted, self.clock.now_ms())
 
     async def _attempt(self, plan: RestorePlan, output: Path) -> tuple[str, ...]:
         """Build, prove and publish; leave nothing behind on failure."""
@@ -242,16 +240,6 @@ class _Restore:
                 self.reader.damaged_packs[applier.key] = str(error)
             raise
         await self._blocking(partial(_within, pages, applier.finish))
-
-    def _decide(self, history: History, known: Known, target: Target, timeline: str | None) -> RestorePlan | Needs:
-        return plan_restore(
-            history,
-            known,
-            target,
-            timeline=timeline,
-            nearest_before=self._request.nearest_before,
-            now_ms=self.clock.now_ms(),
-        )
 
     async def _blocking(self, call: Callable[[], T]) -> T:
         def mapped() -> T:
