@@ -106,7 +106,7 @@ class Compactor:
         reader = ReplicaReader(self._store, self._runner)
         reader.damaged_packs.update(self._damaged)
         try:
-            stored = stored_from(await reader.history())
+            stored = stored_from(await reader.settled_history())
         finally:
             reader.close()
         self._leftovers = {each.key: each for each in stored.leftovers}

@@ -93,6 +93,13 @@ class ReplicaReader:
             history = build_history(sizes, ends, replica, footers, pruned)
         return history
 
+    async def settled_history(self) -> History:
+        """Return the history, listed again where something of it went meanwhile; a few times, then as `history`."""
+        for _attempt in range(1, _LISTS_MAX):
+            with suppress(ObjectNotFound):
+                return await self.history()
+        return await self.history()
+
     async def learn(self, known: Known, needs: Needs) -> Known:
         """Return what is known and what is needed; packs whose record is damaged are noted."""
         commits = {each.key: await self._commits(each) for each in needs.segments}
@@ -243,10 +250,7 @@ async def read_history(store: Store, runner: Runner, *, parallel: int = _PARTS_I
     """Return what a replica holds, with one LIST, a GET or two for each segment, and one for each pack."""
     reader = ReplicaReader(store, runner, parallel=parallel)
     try:
-        for _attempt in range(1, _LISTS_MAX):
-            with suppress(ObjectNotFound):
-                return await reader.history()
-        return await reader.history()
+        return await reader.settled_history()
     finally:
         reader.close()
 

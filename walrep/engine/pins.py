@@ -41,9 +41,10 @@ async def keep(store: Store, name: str, wanted: Wanted, *, clock: Clock, runner:
     reader = ReplicaReader(store, runner)
 
     async def plan(what: Wanted) -> RestorePlan:
-        history = await reader.history()
+        history = await reader.settled_history()
         planned = await plan_wanted(reader, history, what, clock.now_ms())
-        if not history.leaving.isdisjoint([planned.snapshot.key, *(each.link.key for each in planned.slices)]):
+        needed = [each.key for each in planned.snapshots] + [each.key for each in planned.slices]
+        if not history.leaving.isdisjoint(needed):
             raise TargetNotFound(
                 "the position is not kept any more",
                 detail=f"{planned.position}: retention is deleting what it needs",
