@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given, strategies as st
 
@@ -55,8 +56,8 @@ def view(
     ("seen", "step"),
     [
         # No frames: nothing to protect.
-        (view(index(0)), Step.NOTHING),
-        (view(index(0), salts=OTHER), Step.NOTHING),
+        (view(index(0)), Step.REST),
+        (view(index(0), salts=OTHER), Step.REST),
         # 1. The log was restarted under the keeper.
         (view(index(7), salts=OTHER), Step.PROBE),
         (view(index(7, 7), (100, True), salts=OTHER), Step.PROBE),
@@ -65,30 +66,35 @@ def view(
         (view(index(100), waited_for=True), Step.STEP_ASIDE),
         (view(index(9000), waited_for=True), Step.STEP_ASIDE),
         (view(index(100, 100), (100, True), waited_for=True), Step.HAND_OVER),
-        (view(index(0), waited_for=True), Step.NOTHING),
+        (view(index(0), waited_for=True), Step.REST),
         (view(index(7), salts=OTHER, waited_for=True), Step.PROBE),
         # 2. All is copied: to READ-LOCK 0, once.
         (view(index(100, 100)), Step.HAND_OVER),
         (view(index(100, 100), (90, True)), Step.HAND_OVER),
-        (view(index(100, 100), (100, True)), Step.NOTHING),
-        (view(index(9000, 9000), (9000, True)), Step.NOTHING),
+        (view(index(100, 100), (100, True)), Step.REST),
+        (view(index(9000, 9000), (9000, True)), Step.REST),
         # 3. Frames since the keeper began, so that the app's checkpoints can copy them.
         (view(index(101)), Step.HAND_OVER),
         (view(index(101, 50)), Step.HAND_OVER),
         (view(index(9000)), Step.HAND_OVER),
         (view(index(101), (100, True)), Step.HAND_OVER),
-        # 4. A backlog, or quiet.
-        (view(index(100)), Step.NOTHING),
-        (view(index(100), idle_s=0.6), Step.PASSIVE),
+        # 4. A backlog, or long quiet; a short log is left alone.
+        (view(index(100)), Step.REST),
+        (view(index(499), (499, False), idle_s=299.0), Step.REST),
+        (view(index(500), (500, False)), Step.PASSIVE),
+        (view(index(100), idle_s=301.0), Step.PASSIVE),
+        (view(index(100), idle_s=301.0, since_passive_s=0.01), Step.WAIT),
+        (view(index(101), handed_over=True), Step.WAIT),
         (view(index(600), (600, False)), Step.PASSIVE),
-        (view(index(600, 200), (600, False)), Step.NOTHING),
-        (view(index(600), (600, False), since_passive_s=0.01), Step.NOTHING),
-        (view(index(101), idle_s=0.6, handed_over=True), Step.PASSIVE),
+        (view(index(600, 200), (600, False)), Step.REST),
+        (view(index(600), (600, False), since_passive_s=0.01), Step.WAIT),
+        (view(index(101), idle_s=301.0, handed_over=True), Step.PASSIVE),
         # 5. Writers that never pause.
         (view(index(901), (901, False)), Step.WRITE_LOCK),
         (view(index(900), (900, False)), Step.PASSIVE),
         (view(index(901), (901, False), since_write_lock_s=0.1), Step.PASSIVE),
         (view(index(901), (890, False), handed_over=True), Step.WRITE_LOCK),
+        (view(index(901, 500), (901, False), since_write_lock_s=0.1), Step.WAIT),
     ],
 )
 def test_the_next_step(seen: TickView, step: Step) -> None:
@@ -111,7 +117,7 @@ VIEWS = st.builds(
     st.integers(0, 10000),
     st.booleans(),
     st.booleans(),
-    st.tuples(*[st.floats(0, 100)] * 3),
+    st.tuples(*[st.floats(0, 1000)] * 3),
     st.booleans(),
     st.booleans(),
 )
@@ -122,6 +128,20 @@ def test_nothing_is_checkpointed_before_a_restart_was_probed(seen: TickView) -> 
     """INV-05: on READ-LOCK 0 of an older generation the only step is the probe."""
     if seen.index.max_frame and seen.index.salts != seen.keeper.salts:
         assert plan_tick(seen, POLICY) is Step.PROBE
+
+
+@given(VIEWS, st.floats(0, 1000))
+def test_a_rest_is_ended_by_a_long_quiet_only_while_the_index_stays(seen: TickView, later_s: float) -> None:
+    """Nobody plans again meanwhile: what waits for time alone must not be called rest."""
+    if plan_tick(seen, POLICY) is Step.REST:
+        later = msgspec.structs.replace(
+            seen,
+            since_passive_s=seen.since_passive_s + later_s,
+            since_write_lock_s=seen.since_write_lock_s + later_s,
+            passive_wait_s=0.0,
+            handed_over=False,
+        )
+        assert plan_tick(later, POLICY) is Step.REST
 
 
 @given(VIEWS)
@@ -145,7 +165,7 @@ def test_a_tick_hands_over_for_new_frames_at_most_once(seen: TickView) -> None:
 def test_a_database_at_rest_needs_nothing(seen: TickView) -> None:
     settled = seen.keeper.settled and seen.keeper.max_frame == seen.index.max_frame
     if seen.index.backlog == 0 and settled and seen.index.salts == seen.keeper.salts and not seen.waited_for:
-        assert plan_tick(seen, POLICY) is Step.NOTHING
+        assert plan_tick(seen, POLICY) is Step.REST
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from random import Random
 import msgspec
 
 from tests.crash.points import Points
+from walrep.core.checkpoint import CapturePolicy
 from walrep.core.events import Event
 from walrep.core.objects import Writer
 from walrep.core.retention import RetentionPolicy
@@ -39,7 +40,7 @@ BEGIN_MS = 1_795_044_000_000
 
 RETENTION = RetentionPolicy(window_s=3 * 3600.0, snapshots_min=1, grace_s=60.0)
 _SNAPSHOTS = SnapshotPolicy(at_s=3600)
-_PACE = SweepPolicy(waits=((0.0, 0.6), (2.0, 300.0)))
+_PACE = SweepPolicy(hurry_wait_s=0.6, waits=((0.0, 0.6, 1.0), (2.0, 300.0, 1.0)))
 _DEADLINE_S = 30.0
 
 
@@ -196,7 +197,12 @@ class Life:
             snapshots=_SNAPSHOTS,
         )
         return Supervisor(
-            ReplicateSettings(databases=(database,), shutdown_deadline_s=_DEADLINE_S),
+            ReplicateSettings(
+                databases=(database,),
+                shutdown_deadline_s=_DEADLINE_S,
+                # Each commit begins the log anew, which is what can go wrong.
+                capture=CapturePolicy(idle_s=0.5),
+            ),
             open_store=self._open_store,
             clock=self.clock,
             report=self._report,

@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from tests.model.channel import Channel
+from walrep.core.checkpoint import CapturePolicy
 from walrep.core.compaction import CompactionPolicy
 from walrep.core.events import Event
 from walrep.core.flush import FlushPolicy
@@ -48,7 +49,7 @@ __all__ = ["SidecarConfig", "serve"]
 _ERRORS = {
     kind.__name__: kind for kind in (AccessDenied, ObjectNotFound, PreconditionFailed, StoreMissing, StoreUnavailable)
 }
-_PACE = SweepPolicy(waits=((0.0, 0.01), (0.05, 0.6), (3.0, 60.0)))
+_PACE = SweepPolicy(hurry_s=0.05, waits=((0.0, 0.6, 1.0), (3.0, 60.0, 1.0)))
 _TOUCHES = ("open", "os.rename", "os.remove", "os.link", "os.mkdir", "os.truncate")
 """What a file can meet, as audit events; see `die_at`."""
 
@@ -145,6 +146,10 @@ class _Sidecar:
             shutdown_deadline_s=config.deadline_s,
             rival_check_s=config.rival_check_s,
             compaction=config.compaction,
+            # A log that is often begun anew, or seldom.
+            capture=CapturePolicy(
+                passive_frames=self._dice.choice((20, 500)), idle_s=self._dice.choice((0.5, CapturePolicy().idle_s))
+            ),
         )
         return Supervisor(
             settings,

@@ -46,9 +46,8 @@ START_S = 60.0
 
 DOWN_S = 300.0
 _LAST_COUNT = 12
-_PACE = SweepPolicy(waits=((0.0, 0.6), (2.0, 60.0)))
-"""Two looks at each commit: at once, and when the log has been quiet for half a second; see `walrep.testing.virtual`.
-An idle database is looked at once a minute."""
+_PACE = SweepPolicy(hurry_wait_s=0.6, waits=((0.0, 0.6, 1.0), (2.0, 60.0, 1.0)))
+"""A few looks at each commit; an idle database is looked at once a minute. See `walrep.testing.virtual`."""
 
 
 class Shipped(msgspec.Struct, frozen=True):

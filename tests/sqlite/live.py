@@ -110,6 +110,10 @@ class DecodingSink:
         return b"".join(self.pages.get(pgno, hole) for pgno in range(1, self.page_count + 1))
 
 
+LONG_S = CapturePolicy().idle_s + 1.0
+"""Quiet for so long has the log copied."""
+
+
 class LiveDatabase:
     """An app with one connection, and a capture beside it."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from tests.sqlite.live import LiveDatabase
+from tests.sqlite.live import LONG_S, LiveDatabase
 from walrep.core.names import SnapshotName, snapshot_key
 from walrep.core.objects import SnapshotHeader
 from walrep.core.target import AtTxid
@@ -125,7 +125,7 @@ def overwrite(path: Path, offset: int, content: bytes) -> bytes:
 def at_rest(live: LiveDatabase) -> None:
     """Let capture and its checkpoints come to rest: the file is the database."""
     for _ in range(6):
-        live.tick(0.6)
+        live.tick(LONG_S)
     assert live.capture.files.index().backlog == 0
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from tests.sqlite.live import LiveDatabase
+from tests.sqlite.live import LONG_S, LiveDatabase
 from walrep.errors import DatabaseBusy, DatabaseReplaced
 from walrep.sqlite.keeper import Keeper
 from walrep.sqlite.settle import settle_database
@@ -131,7 +131,7 @@ def test_a_schema_that_only_the_app_understands_is_no_hindrance(tmp_path: Path) 
     live.commit("update sqlite_schema set sql = 'create table t(id) of another kind' where name = 't'")
     live.commit("pragma schema_version = 77")
     for _ in range(4):
-        live.tick(0.6)
+        live.tick(LONG_S)
     assert live.capture.files.index().backlog == 0
     assert sink.images == live.expected
     live.close()

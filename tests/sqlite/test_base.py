@@ -10,7 +10,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from tests.sqlite.live import LiveDatabase
+from tests.sqlite.live import LONG_S, LiveDatabase
 from walrep.core.objects import SnapshotHeader, Writer
 from walrep.core.units import Seq, TimelineId
 from walrep.disk.room import DiskRoom
@@ -42,7 +42,7 @@ def test_a_base_is_the_database_where_encoding_begins(tmp_path: Path, seed: int)
         for _ in range(dice.randrange(6)):
             live.write_randomly(dice)
             for _ in range(dice.choice([0, 1, 3])):
-                live.tick(dice.choice([0.01, 0.6]))
+                live.tick(dice.choice([0.01, LONG_S]))
             if dice.random() < 0.4:
                 live.checkpoint(dice.choice(MODES))
 
@@ -89,7 +89,7 @@ def test_a_base_that_lacks_a_page_is_refused(tmp_path: Path, page: int) -> None:
     for n in range(800):
         live.app.execute("insert into t(k, v) values(?, randomblob(3900))", (n,))
     for _ in range(4):
-        live.tick(0.6)
+        live.tick(LONG_S)
     live.app.execute("insert into t(k) values(1)")
     assert live.capture.files.index().backlog
     base = live.new_base()
@@ -143,7 +143,7 @@ def test_pages_settle_from_the_file_when_the_wal_restarts_before_the_overlay(tmp
     while base.copy_slice():
         pass
     for _ in range(4):
-        live.tick(0.6)
+        live.tick(LONG_S)
     frame_of = dict(live.capture.reader.encoder.frame_of)
     expected = {pgno: live.capture.files.file_page(pgno) for pgno in frame_of}
     for n in range(50):

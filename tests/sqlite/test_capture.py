@@ -13,7 +13,7 @@ import apsw
 import numpy as np
 import pytest
 
-from tests.sqlite.live import LiveDatabase, held_lock
+from tests.sqlite.live import LONG_S, LiveDatabase, held_lock
 from walrep.core.encoder import ChunkJob
 from walrep.core.state import CaptureMark
 from walrep.core.wal import frame_offset, parse_wal_header
@@ -53,7 +53,7 @@ def test_every_transaction_is_the_database_at_that_moment(tmp_path: Path, page_s
     for _ in range(150):
         live.write_randomly(dice)
         for _ in range(dice.choice([0, 0, 0, 1, 2, 4])):
-            live.tick(dice.choice([0.01, 0.6]))
+            live.tick(dice.choice([0.01, LONG_S]))
         if dice.random() < 0.15:
             checkpoints += live.checkpoint(dice.choice([PASSIVE, FULL, RESTART, TRUNCATE]))
     live.tick()
@@ -79,7 +79,7 @@ def test_a_ghost_commit_in_the_file_is_not_captured(live: LiveDatabase) -> None:
     ghost = np.array([1, index.page_count, *header.salts, *checksum], ">u4").tobytes() + page
     append_to_wal(live.path, ghost, frame_offset(index.max_frame + 1, 4096))
     live.tick()
-    live.tick(0.6)
+    live.tick(LONG_S)
     assert sink.images == live.expected
     live.commit("insert into t(k) values(2)")
     live.tick()
@@ -119,7 +119,7 @@ def test_a_file_changed_behind_the_back_of_sqlite_ends_capture(live: LiveDatabas
     live.commit("create table u(k int)")
     live.commit("insert into t(id, k) values(1, 1)")
     for _ in range(4):
-        live.tick(0.6)
+        live.tick(LONG_S)
     live.commit("insert into u values(1)")
     live.begin()
     with live.path.open("r+b") as file:
@@ -152,7 +152,7 @@ def test_nothing_is_lost_when_the_wal_restarts_before_the_next_look(live: LiveDa
     sink = live.begin()
     live.commit("insert into t(k) values(1)")
     for _ in range(4):
-        live.tick(0.6)
+        live.tick(LONG_S)
     generations = live.capture.reader.counts.generations
     for n in range(10):
         live.commit("insert into t(k) values(?)", n)
@@ -166,7 +166,7 @@ def test_read_lock_0_is_left_at_the_tick_after_a_restart(live: LiveDatabase) -> 
     live.begin()
     live.commit("insert into t(k) values(1)")
     for _ in range(4):
-        live.tick(0.6)
+        live.tick(LONG_S)
     live.commit("insert into t(k) values(2)")
     assert live.capture.keeper.view.salts != live.capture.files.index().salts
     live.tick()
@@ -180,7 +180,7 @@ def test_read_lock_0_is_not_left_while_a_checkpointer_may_be_in_flight(live: Liv
     live.begin()
     live.commit("insert into t(k) values(1)")
     for _ in range(4):
-        live.tick(0.6)
+        live.tick(LONG_S)
     before = live.capture.keeper.view
     live.commit("insert into t(k) values(2)")
     with held_lock(live.path, 121):
@@ -197,7 +197,7 @@ def test_a_blocking_checkpoint_that_waits_for_us_is_let_through_after_a_grace(li
     live.begin()
     live.commit("insert into t(k) values(1)")
     for _ in range(4):
-        live.tick(0.6)
+        live.tick(LONG_S)
     before = live.capture.keeper.view
     live.commit("insert into t(k) values(2)")
     with held_lock(live.path, 121, 120):
@@ -301,7 +301,7 @@ def test_a_large_transaction_of_writers_that_pause_takes_no_lock(live: LiveDatab
     for n in range(3):
         live.commit("insert into t(k, v) values(?, zeroblob(8000000))", n)
         for _ in range(5):
-            live.tick(0.6)
+            live.tick(LONG_S)
     assert live.capture.counts.write_locks == 0
     assert live.capture.files.index().backlog == 0
     assert sink.image() == live.image()
@@ -344,16 +344,47 @@ def test_a_long_reader_raises_an_alarm_and_no_lock_is_taken(tmp_path: Path) -> N
     live.close()
 
 
-def test_a_keeper_at_rest_moves_for_a_blocking_checkpoint_that_waits(live: LiveDatabase) -> None:
-    """It may sit on a read mark although all is copied, because a checkpointer held READ-LOCK 0 when it began."""
+def test_a_keeper_at_rest_on_a_read_mark_moves_for_a_blocking_checkpoint_that_waits(live: LiveDatabase) -> None:
+    """It sits on one although all is copied, because a checkpointer held READ-LOCK 0 when it began."""
     live.begin()
     live.commit("insert into t(k) values(1)")
-    for _ in range(4):
-        live.tick(0.6)
+    live.tick()
+    assert live.checkpoint(apsw.SQLITE_CHECKPOINT_PASSIVE)
+    with held_lock(live.path, 123):
+        live.tick()
     hand_overs = live.capture.counts.hand_overs
-    live.tick(0.6)
+    live.tick(LONG_S)
     assert live.capture.counts.hand_overs == hand_overs
     with held_lock(live.path, 121, 120):
         for _ in range(4):
             live.tick(0.05)
     assert live.capture.counts.hand_overs > hand_overs
+
+
+def test_nobody_waits_for_a_keeper_on_read_lock_0_where_all_is_copied(live: LiveDatabase) -> None:
+    live.begin()
+    live.commit("insert into t(k) values(1)")
+    for _ in range(4):
+        live.tick(LONG_S)
+    hand_overs = live.capture.counts.hand_overs
+    with held_lock(live.path, 121, 120):
+        for _ in range(8):
+            live.tick(0.05)
+    assert live.capture.counts.hand_overs == hand_overs
+    assert live.checkpoint(apsw.SQLITE_CHECKPOINT_RESTART)
+    assert live.checkpoint(apsw.SQLITE_CHECKPOINT_TRUNCATE)
+
+
+def test_a_short_log_is_left_alone_until_it_was_quiet_for_long(live: LiveDatabase) -> None:
+    """Else each commit after a pause begins the log anew, and syncs its header."""
+    live.begin()
+    salts = set[tuple[int, int]]()
+    for n in range(100):
+        live.commit(f"insert into t(k) values({n})")
+        live.tick()
+        live.tick(2.0)
+        salts.add(live.capture.files.index().salts)
+    assert len(salts) == 1
+    assert live.capture.counts.passives == 0
+    live.tick(LONG_S)
+    assert live.capture.files.index().backlog == 0

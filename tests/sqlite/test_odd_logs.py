@@ -10,7 +10,7 @@ import apsw
 import numpy as np
 import pytest
 
-from tests.sqlite.live import LiveDatabase
+from tests.sqlite.live import LONG_S, LiveDatabase
 from walrep.core.units import Seq, lock_byte_page
 from walrep.core.walsum import checksum_words
 from walrep.errors import DatabaseReplaced
@@ -55,7 +55,7 @@ def test_a_log_with_big_endian_checksums_is_captured(tmp_path: Path) -> None:
         live.capture.reader.read(live.clock.now_ms())
     assert live.capture.reader.counts.unchecked_frames == 0
     for _ in range(4):
-        live.tick(0.6)
+        live.tick(LONG_S)
     live.commit("insert into t(k) values(1)")
     live.tick()
     assert sink.images == live.expected
@@ -72,14 +72,14 @@ def test_a_database_that_grows_over_the_lock_byte_page_has_a_hole_there(tmp_path
     for n in range(17):
         live.app.execute("insert into t(k, v) values(?, zeroblob(67000000))", (n,))
         for _ in range(3):
-            live.tick(0.6)
+            live.tick(LONG_S)
     live.app.execute("insert into t(k, v) values(1, randomblob(200000))")
     live.tick()
     assert sink.page_count > hole
     assert hole not in sink.pages
     assert {hole - 1, hole + 1} <= sink.pages.keys()
     for _ in range(4):
-        live.tick(0.6)
+        live.tick(LONG_S)
     assert live.capture.files.index().backlog == 0
     with live.path.open("rb") as file:
         for pgno in range(1, sink.page_count + 1):

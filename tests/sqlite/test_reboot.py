@@ -8,7 +8,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from tests.sqlite.live import LiveDatabase, compare_file, decide_resume, held_lock
+from tests.sqlite.live import LONG_S, LiveDatabase, compare_file, decide_resume, held_lock
 from walrep.core.pages import PageHashes
 from walrep.core.resume import ResumeKind, ResumePlan
 from walrep.sqlite.compare import FileComparison
@@ -26,7 +26,7 @@ class Stop:
         self.sink = self.live.begin()
         self.live.commit("update t set k = 1 where id = 7")
         for _ in range(4):
-            self.live.tick(0.6)
+            self.live.tick(LONG_S)
         reader = self.live.capture.reader
         self.mark, self.txid = reader.mark, reader.encoder.txid
         self.hashes = PageHashes.from_bytes(reader.encoder.hashes.to_bytes())

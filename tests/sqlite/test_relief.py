@@ -10,7 +10,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from tests.sqlite.live import LiveDatabase, held_lock
+from tests.sqlite.live import LONG_S, LiveDatabase, held_lock
 from walrep.core.units import Seq
 
 
@@ -21,7 +21,7 @@ def test_a_database_that_rests_since_before_its_base_comes_to_rest(tmp_path: Pat
     live.tick()
     live.begin()
     for _ in range(5):
-        live.tick(0.6)
+        live.tick(LONG_S)
     assert not live.capture.keeper.overlapping
     assert live.capture.files.index().backlog == 0
     assert not live.capture.tick()
@@ -80,7 +80,7 @@ def test_a_blocking_checkpoint_gets_the_read_mark_that_our_keeper_took_while_it_
     checkpoint = BlockingCheckpoint(live.path)
     live.begin()
     for _ in range(4):
-        live.tick(0.6)
+        live.tick(LONG_S)
     # The keeper is on READ-LOCK 0, so that the reader gets the first mark, and our next keeper the second.
     live.commit("insert into t(k) values(?)", round_number)
     reader = apsw.Connection(str(live.path))
@@ -131,7 +131,7 @@ def test_read_lock_0_is_not_left_while_another_thread_of_the_checkpointer_writes
     live.begin()
     live.commit("insert into t(k) values(1)")
     for _ in range(4):
-        live.tick(0.6)
+        live.tick(LONG_S)
     before = live.capture.keeper.view
     with subprocess.Popen(
         [sys.executable, "-c", CHECKPOINTER_THAT_WRITES, live.path],
@@ -171,7 +171,7 @@ def test_the_log_is_not_restarted_while_a_lock_stands_in_for_the_keeper(tmp_path
         live.app.execute("insert into t(id, k, v) values(?, ?, randomblob(3900))", (100 + n, n))
     live.app.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
     live.begin()
-    live.tick(0.6)
+    live.tick(LONG_S)
     step_aside(live)
     salts = live.capture.files.index().salts
     # The checkpoint that waited was killed: now anybody may write, and copy what is written.

@@ -10,7 +10,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from tests.sqlite.live import LiveDatabase, decide_resume
+from tests.sqlite.live import LONG_S, LiveDatabase, decide_resume
 from walrep.core.pages import PageHashes
 from walrep.core.resume import ResumeEvidence, ResumeKind, is_same_boot, plan_resume
 from walrep.core.state import CaptureMark, CleanEnd
@@ -58,7 +58,7 @@ def resume_again_and_again(folder: Path, dice: random.Random, kinds: Counter[tup
         for _ in range(dice.randrange(1, 8)):
             live.write_randomly(dice)
             for _ in range(dice.choice([0, 1, 3])):
-                live.tick(dice.choice([0.01, 0.6]))
+                live.tick(dice.choice([0.01, LONG_S]))
         live.tick()
         encoder, files = live.capture.reader.encoder, live.capture.files
         mark, hashes, txid = live.capture.reader.mark, PageHashes.from_bytes(encoder.hashes.to_bytes()), encoder.txid
@@ -186,7 +186,7 @@ def test_a_checkpoint_during_the_down_time_makes_file_pages_newer_and_they_go_pl
     for n in range(200):
         live.app.execute("insert into t(id, k, v) values(?, ?, zeroblob(900))", (n, n))
     for _ in range(4):
-        live.tick(0.6)
+        live.tick(LONG_S)
     live.app.execute("insert into t(k) values(1)")
     sink = live.begin()
     live.commit("update t set k = 1 where id = 3")
@@ -213,7 +213,7 @@ def test_the_proof_of_a_clean_end_is_not_younger_than_the_clock_of_the_file_syst
     live.begin()
     live.commit("insert into t(k) values(1)")
     for _ in range(3):
-        live.tick(0.6)
+        live.tick(LONG_S)
     now_ms = os.stat(live.path).st_mtime_ns // 10**6
     live.clock.step_wall(now_ms - live.clock.now_ms())
     assert live.capture.finish() is not None

@@ -10,7 +10,7 @@ import apsw
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from tests.sqlite.live import LiveDatabase
+from tests.sqlite.live import LONG_S, LiveDatabase
 from tests.sqlite.snapshotting import FILL, Snapshots, at_rest, begin_log_anew, copy_all, filled, overwrite
 from walrep.core.units import PAGE_SIZES, lock_byte_page
 
@@ -44,7 +44,7 @@ class App:
         for _ in range(self.dice.randrange(6)):
             self._write()
             for _ in range(self.dice.choice([0, 1, 3])):
-                self.live.tick(self.dice.choice([0.01, 0.6]))
+                self.live.tick(self.dice.choice([0.01, LONG_S]))
             if self.dice.random() < 0.4:
                 self.live.checkpoint(self.dice.choice(MODES))
 
@@ -233,7 +233,7 @@ def test_a_database_that_grows_over_the_lock_byte_page_meanwhile(tmp_path: Path)
     for n in range(17):
         live.app.execute("insert into t(k, v) values(?, zeroblob(67000000))", (n,))
         for _ in range(3):
-            live.tick(0.6)
+            live.tick(LONG_S)
     live.app.execute("insert into t(k, v) values(1, randomblob(200000))")
     snapshots.complete(copy)
     assert copy.page_count > lock_byte_page(65536) > full.page_count

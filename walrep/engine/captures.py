@@ -1,7 +1,7 @@
 """The one capture thread: it sweeps all attached databases, and runs what must not overlap with a sweep.
 
-The thread looks every 10 ms while something is going on, and less often the longer nothing is. One sweep over a
-thousand idle databases is a thousand reads of 136 bytes.
+The thread looks at a database every 10 ms while it is in a hurry, every 50 ms while something is committed now and
+then, and every 200 ms after ten quiet seconds. One sweep over a thousand idle ones is a thousand reads of 136 bytes.
 """
 
 from __future__ import annotations
@@ -18,24 +18,36 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from walrep.clock import Clock
+from walrep.core.checkpoint import Pace
 from walrep.sqlite.failures import database_error, map_database_errors
 
 __all__ = ["CaptureThread", "Captures", "DatabaseCaptures", "SweepPolicy", "Sweepable", "Sweeps"]
 
 T = TypeVar("T")
 
+_TIMER_S = 1e-4
+"""Timers may be early by so much."""
+
 
 class SweepPolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """How often to look: (quiet for at least so many seconds, wait so many seconds), in order."""
+    """How often to look at a database, in seconds.
 
-    waits: tuple[tuple[float, float], ...] = ((0.0, 0.01), (1.0, 0.05), (10.0, 0.2))
+    `hurry_wait_s` apart for `hurry_s` after it was in a hurry; else by `waits`: quiet for at least so long, look so far
+    apart, and use at most this share of one core for all that are looked at so. `wait_max_s` bounds what that share
+    stretches.
+    """
+
+    hurry_wait_s: float = 0.01
+    hurry_s: float = 0.25
+    waits: tuple[tuple[float, float, float], ...] = ((0.0, 0.05, 0.1), (10.0, 0.2, 0.01))
+    wait_max_s: float = 1.0
 
 
 class Sweepable(Protocol):
     """Something with a tick."""
 
-    def tick(self) -> bool:
-        """Do what there is to do; return whether anything is going on."""
+    def tick(self) -> Pace:
+        """Do what there is to do; return how soon to look again."""
         ...
 
 
@@ -87,49 +99,109 @@ class DatabaseCaptures:
             return call()
 
 
+class _Swept(msgspec.Struct):
+    """A unit, what to call when it fails, when it was last in a hurry, and when something last happened to it."""
+
+    unit: Sweepable
+    failed: Callable[[Exception], None]
+    hurry_s: float
+    active_s: float
+
+
+class _Ring(msgspec.Struct):
+    """The units that are looked at equally often, all at once, and when next."""
+
+    wait_s: float
+    share: float
+    next_s: float
+    units: dict[Sweepable, _Swept]
+
+
 class Sweeps:
-    """The units that are swept, and when to look next; all calls come from one thread."""
+    """The units that are swept, each as often as its own pace asks for; all calls come from one thread.
+
+    A thousand idle databases must not be looked at every 10 ms because one is busy, so units are kept in rings: one for
+    those in a hurry, and one for each wait of the policy.
+    """
 
     def __init__(self, clock: Clock, policy: SweepPolicy | None = None) -> None:
         self._clock = clock
         self._policy = policy or SweepPolicy()
-        self._units: dict[Sweepable, Callable[[Exception], None]] = {}
-        self._active_s = clock.monotonic_s()
+        self._rings = [_Ring(self._policy.hurry_wait_s, 1.0, 0.0, {})]
+        self._rings += [_Ring(wait_s, share, 0.0, {}) for _quiet_s, wait_s, share in self._policy.waits]
 
     @property
     def has_units(self) -> bool:
         """Whether there is anything to sweep."""
-        return bool(self._units)
+        return any(ring.units for ring in self._rings)
 
     def add(self, unit: Sweepable, failed: Callable[[Exception], None]) -> None:
         """Begin to sweep a unit; `failed` is called once if its tick raises."""
-        self._units[unit] = failed
-        self.note_activity()
+        now_s = self._clock.monotonic_s()
+        self._put(_Swept(unit, failed, now_s, now_s), now_s)
 
     def remove(self, unit: Sweepable) -> None:
         """Stop sweeping a unit."""
-        self._units.pop(unit, None)
+        for ring in self._rings:
+            ring.units.pop(unit, None)
 
     def note_activity(self) -> None:
-        """Look often again."""
-        self._active_s = self._clock.monotonic_s()
+        """Look at every unit at the next sweep, and often again."""
+        now_s = self._clock.monotonic_s()
+        swept = [each for ring in self._rings for each in ring.units.values()]
+        for ring in self._rings:
+            ring.units.clear()
+        for each in swept:
+            each.hurry_s = each.active_s = now_s
+            self._put(each, now_s)
+        self._rings[0].next_s = now_s
 
     def sweep(self) -> None:
-        """Let every unit look once."""
-        active = False
-        for unit, failed in list(self._units.items()):
-            try:
-                active = unit.tick() or active
-            except Exception as error:  # noqa: BLE001  one database's failure must not end the others' protection
-                del self._units[unit]
-                failed(error)
-        if active:
-            self.note_activity()
+        """Let every unit look whose turn it is."""
+        due_s = self._clock.monotonic_s() + _TIMER_S
+        for ring in self._rings:
+            if ring.units and ring.next_s <= due_s:
+                self._sweep_ring(ring)
 
     def wait_s(self) -> float:
-        """Return how long to wait between two sweeps now."""
-        quiet_s = self._clock.monotonic_s() - self._active_s
-        return [wait for least, wait in self._policy.waits if quiet_s >= least][-1]
+        """Return how long to wait before the next sweep."""
+        next_s = min((ring.next_s for ring in self._rings if ring.units), default=0.0)
+        return max(0.0, next_s - self._clock.monotonic_s())
+
+    def _sweep_ring(self, ring: _Ring) -> None:
+        began_s = self._clock.monotonic_s()
+        moved: list[_Swept] = []
+        for each in list(ring.units.values()):
+            try:
+                pace = each.unit.tick()
+            except Exception as error:  # noqa: BLE001  one database's failure must not end the others' protection
+                self.remove(each.unit)
+                each.failed(error)
+                continue
+            if pace is not Pace.QUIET:
+                each.active_s = began_s
+                each.hurry_s = began_s if pace is Pace.HURRY else each.hurry_s
+            if self._ring_of(each, began_s) is not ring:
+                moved.append(each)
+        now_s = self._clock.monotonic_s()
+        stretched_s = min((now_s - began_s) / ring.share, self._policy.wait_max_s)
+        ring.next_s = now_s + max(ring.wait_s, stretched_s)
+        for each in moved:
+            if ring.units.pop(each.unit, None) is not None:
+                self._put(each, now_s)
+
+    def _put(self, swept: _Swept, now_s: float) -> None:
+        ring = self._ring_of(swept, now_s)
+        if not ring.units:
+            ring.next_s = now_s + ring.wait_s
+        ring.units[swept.unit] = swept
+
+    def _ring_of(self, swept: _Swept, now_s: float) -> _Ring:
+        if now_s - swept.hurry_s <= self._policy.hurry_s:
+            return self._rings[0]
+        quiet_s = now_s - swept.active_s
+        at = [n for n, (least_s, *_rest) in enumerate(self._policy.waits) if quiet_s >= least_s]
+        return self._rings[1 + at[-1]]
 
 
 def _discard(discard: Callable[[T], None], future: Future[T]) -> None:
@@ -186,12 +258,11 @@ class CaptureThread:
         self._thread.join()
 
     def _loop(self) -> None:
-        swept_s = self._clock.monotonic_s()
         while True:
-            wait_s = swept_s + self._sweeps.wait_s() - self._clock.monotonic_s()
+            wait_s = self._sweeps.wait_s()
             try:
                 # Calls do not put a sweep off: one that is due comes first, however many calls are queued.
-                item = self._calls.get(timeout=max(wait_s, 0)) if self._sweeps.has_units else self._calls.get()
+                item = self._calls.get(timeout=wait_s) if self._sweeps.has_units else self._calls.get()
             except queue.Empty:
                 item = _SWEEP
             if item is None:
@@ -200,4 +271,3 @@ class CaptureThread:
                 _answer(*item)
             if item is _SWEEP or wait_s <= 0:
                 self._sweeps.sweep()
-                swept_s = self._clock.monotonic_s()

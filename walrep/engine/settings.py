@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 
+from walrep.core.checkpoint import CapturePolicy
 from walrep.core.compaction import CompactionPolicy
 from walrep.core.flush import FlushPolicy
 from walrep.core.retention import RetentionPolicy
@@ -60,6 +61,7 @@ class ReplicateSettings(msgspec.Struct, frozen=True, kw_only=True):
     rival_check_s: float = 15 * 60.0
     s3: S3Access = S3Access()
     compaction: CompactionPolicy = CompactionPolicy()
+    capture: CapturePolicy = CapturePolicy()
 
 
 def default_state_dir(path: Path) -> Path:

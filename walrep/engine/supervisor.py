@@ -11,7 +11,6 @@ from pathlib import Path
 
 from walrep.clock import Clock
 from walrep.core.backoff import BackoffPolicy, backoff_delay_s
-from walrep.core.checkpoint import CapturePolicy
 from walrep.core.events import Failed, Report, RetryScheduled
 from walrep.core.objects import Writer
 from walrep.engine.parts import EngineParts, HeldFiles, StoreOpener
@@ -66,7 +65,7 @@ class Supervisor:
             watcher=workers.watcher,
             worker=workers.worker,
             runner=workers.runner,
-            capture_policy=CapturePolicy(),
+            capture_policy=self._settings.capture,
             held=HeldFiles(),
             mountinfo=_mountinfo(),
             new_writer=self._new_writer,

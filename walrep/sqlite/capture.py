@@ -6,53 +6,35 @@ only noted, not encoded (see `walrep.sqlite.base`).
 
 from __future__ import annotations
 
+from math import inf
+
 import apsw
-import msgspec
 
 from walrep.clock import Clock
 from walrep.core.checkpoint import (
     CapturePolicy,
+    Pace,
     Standstill,
     Step,
     TickView,
-    WriteLockAdvice,
-    next_passive_wait,
     note_locks,
     plan_tick,
-    plan_write_lock,
 )
 from walrep.core.state import CleanEnd
 from walrep.core.wal import WAL_INDEX_HEADER_BYTES, WalIndex
-from walrep.core.walsum import FRAME_HEADER_BYTES
 from walrep.errors import CaptureBroken, DatabaseBusy, DatabaseReplaced
+from walrep.sqlite.checkpoints import Checkpoints
 from walrep.sqlite.keeper import Keeper
-from walrep.sqlite.locks import describe_long_reader
 from walrep.sqlite.reader import AlarmCallback, LogReader
 
-__all__ = ["Capture", "CaptureCounts"]
+__all__ = ["Capture"]
 
 _REPLACED_CHECK_S = 0.5
 _STEPS_PER_TICK = 4
 _UNREADABLE_S_MAX = 10.0
-_ALARM_AGAIN_S = 60.0
-_STARVED_MAX = 20
-_LONG_READER_S = 2.0
-"""Writers hold read marks too, for a moment; a reader is long when it has been in the way for so long."""
 _BEGIN_FAILURES_MAX = 100
 _MTIME_REST_NS = 50_000_000
 _MTIME_PAUSES_MAX = 20
-
-
-class CaptureCounts(msgspec.Struct):
-    """What the keeper did since the database was attached."""
-
-    hand_overs: int = 0
-    passives: int = 0
-    probe_waits: int = 0
-    write_locks: int = 0
-    write_locks_refused: int = 0
-    starved: int = 0
-    write_lock_longest_s: float = 0.0
 
 
 class Capture:
@@ -65,25 +47,21 @@ class Capture:
         self.clock = clock
         self.reader = LogReader(keeper.files, clock=clock, alarm=alarm)
         self.reader.is_guarded = not keeper.aside
-        self.counts = CaptureCounts()
-        self._alarm = alarm
+        self._checkpoints = Checkpoints(keeper, self.reader, policy=policy, clock=clock, alarm=alarm)
+        self.counts = self._checkpoints.counts
         self._raw = b""
-        self._at_rest = False
+        self._rest_until_s = -inf
+        """Until then there is nothing to do while the wal-index stays as it is."""
+        self._nobody_waits = False
+        """Whether, while the wal-index stays as it is, no checkpoint can be waiting for our keeper."""
         self._target: WalIndex | None = None
         self._target_frames: int | None = None
-        self._rounds = 0
         self._begin_failures = 0
-        now_s = clock.monotonic_s()
-        self._passive_s = self._write_lock_s = self._checked_s = now_s
-        self._passive_wait_s = policy.passive_wait_min_s
+        self._checked_s = self._aside_since_s = clock.monotonic_s()
         self._unreadable_since_s: float | None = None
         self._standstill: Standstill | None = None
         self._asides_in_row = 0
-        self._aside_since_s = now_s
         self._aside_index: WalIndex | None = None
-        self._reader_alarm_s = now_s - _ALARM_AGAIN_S
-        self._starved_in_row = 0
-        self._starved_since_s: float | None = None
 
     def finish(self) -> CleanEnd | None:
         """Copy all that can be copied; return what proves the end of the log, if everything in it was captured.
@@ -136,8 +114,8 @@ class Capture:
 
     # -- one tick ---------------------------------------------------------------------------------------------------
 
-    def tick(self) -> bool:
-        """Capture what was committed and move the keeper; return whether anything is going on.
+    def tick(self) -> Pace:
+        """Capture what was committed and move the keeper; return how soon to look again.
 
         Raises:
             CaptureBroken: the log does not continue what was captured.
@@ -146,21 +124,23 @@ class Capture:
         """
         now_s = self.clock.monotonic_s()
         try:
-            active = self._look(now_s, self.clock.now_ms())
+            pace = self._look(now_s, self.clock.now_ms())
         except DatabaseBusy as error:
             return self._wait_for_index(now_s, error)
         self._unreadable_since_s = None
-        return active
+        return pace
 
-    def _look(self, now_s: float, now_ms: int) -> bool:
+    def _look(self, now_s: float, now_ms: int) -> Pace:
         raw = self.files.raw_index()
         changed = raw != self._raw
-        self._note_locks(now_s, raw)
-        if self._at_rest and not changed and not self._is_waited_for(now_s):
+        if changed or not self._nobody_waits:
+            self._note_locks(now_s, raw)
+        if now_s < self._rest_until_s and not changed and not self._is_waited_for(now_s):
             self.reader.looked(now_ms)
             self._check_replaced(now_s)
-            return self._standstill is not None
-        self._raw, self._at_rest = raw, False
+            return Pace.QUIET if self._standstill is None else Pace.HURRY
+        self._raw, self._rest_until_s, self._nobody_waits = raw, -inf, False
+        frames = self.reader.counts.frames
         # Where the queue was full not everything is captured. The keeper moves all the same: it stops at what was
         # committed when it began, so that checkpoints go on while writers outrun the compression.
         index, _complete = self.reader.read(now_ms)
@@ -169,11 +149,14 @@ class Capture:
         if self.keeper.overlapping:
             handed_over = self._try_end_hand_over()
             if not handed_over:
-                return True
+                return Pace.HURRY
         self._move_keeper(now_s, index, handed_over=handed_over)
-        return changed or self.keeper.overlapping or self.keeper.aside
+        grows = self.reader.counts.frames - frames >= self.policy.hurry_frames
+        if grows or self._standstill is not None or self._rest_until_s < now_s:
+            return Pace.HURRY
+        return Pace.ACTIVE if changed else Pace.QUIET
 
-    def _wait_for_index(self, now_s: float, error: DatabaseBusy) -> bool:
+    def _wait_for_index(self, now_s: float, error: DatabaseBusy) -> Pace:
         """A writer is stopped, or died, half-way through publishing: the keeper that is held protects what there is."""
         if self._unreadable_since_s is None:
             self._unreadable_since_s = now_s
@@ -182,8 +165,8 @@ class Capture:
             raise CaptureBroken(error.message, detail=error.detail, hint=error.hint) from error
         if waited_s > _UNREADABLE_S_MAX / 10 and not self.keeper.overlapping:
             self.keeper.recover_index()
-        self._at_rest = False
-        return True
+        self._rest_until_s = -inf
+        return Pace.HURRY
 
     # -- the keeper -------------------------------------------------------------------------------------------------
 
@@ -197,35 +180,46 @@ class Capture:
                 index=index,
                 keeper=self.keeper.view,
                 idle_s=now_s - self.reader.last_commit_s,
-                since_passive_s=now_s - self._passive_s,
-                passive_wait_s=self._passive_wait_s,
-                since_write_lock_s=now_s - self._write_lock_s,
+                since_passive_s=now_s - self._checkpoints.passive_s,
+                passive_wait_s=self._checkpoints.wait_s,
+                since_write_lock_s=now_s - self._checkpoints.write_lock_s,
                 waited_for=self._is_waited_for(now_s),
                 handed_over=handed_over,
             )
             step = plan_tick(view, self.policy)
-            if step is Step.NOTHING:
-                at_end = index.max_frame == 0 or index.backlog == 0
-                self._at_rest = at_end and self.reader.reached(index)
+            if step is Step.WAIT or (step is Step.PROBE and not self._probed(now_s)):
                 return
-            if step is Step.PROBE:
-                if not self._probed(now_s):
-                    return
-                step = Step.HAND_OVER
-            if step is Step.HAND_OVER:
-                handed_over = self._hand_over()
-            elif step is Step.STEP_ASIDE:
+            if step is Step.REST:
+                self._rest(index)
+                return
+            if step is Step.STEP_ASIDE:
                 self._step_aside(now_s, index)
                 return
-            elif step is Step.PASSIVE:
-                self._passive(now_s)
+            if step in {Step.PROBE, Step.HAND_OVER}:
+                handed_over = self._hand_over()
             else:
-                self._relieve_wal(now_s)
+                self._checkpoint(step, now_s)
             if self.keeper.overlapping:
                 return
             index = self.files.index()
             if index.salts != self.reader.salts:
                 return
+
+    def _checkpoint(self, step: Step, now_s: float) -> None:
+        if step is Step.PASSIVE:
+            self._checkpoints.passive(now_s)
+        elif self._checkpoints.relieve(now_s):
+            self._hand_over()
+
+    def _rest(self, index: WalIndex) -> None:
+        """Do nothing while the wal-index stays as it is, if everything in it is captured."""
+        if not self.reader.reached(index):
+            return
+        copied = index.backlog == 0
+        self._rest_until_s = inf if copied else self.reader.last_commit_s + self.policy.idle_s
+        # A checkpoint that has nothing to copy waits for read marks only. A keeper that began while a checkpointer held
+        # READ-LOCK 0 is on one, though all was copied; so the lock is asked for.
+        self._nobody_waits = copied and self.files.is_on_read_lock_0()
 
     def _is_waited_for(self, now_s: float) -> bool:
         """Say whether a blocking checkpoint of the app has been waiting for a while, perhaps for our keeper."""
@@ -296,90 +290,6 @@ class Capture:
             return True
         self.counts.probe_waits += 1
         return self._is_waited_for(now_s)
-
-    def _passive(self, now_s: float) -> int | None:
-        self._passive_s = now_s
-        self.counts.passives += 1
-        before = self.files.index().backfilled
-        done = self.keeper.passive()
-        progress = done is not None and done > before
-        self._passive_wait_s = next_passive_wait(self._passive_wait_s, progress=progress, policy=self.policy)
-        return done
-
-    def _relieve_wal(self, now_s: float) -> None:
-        """The WAL is too long because writers never pause: stop them for the tail of one checkpoint. INV-06."""
-        done = self._passive(now_s)
-        index = self.files.index()
-        if index.backlog == 0:
-            # Nobody is writing: all was copied without stopping anyone.
-            self._rounds = 0
-            self._hand_over()
-            return
-        advice = plan_write_lock(
-            backfilled=done,
-            keeper_frame=self.keeper.view.max_frame,
-            index=index,
-            rounds=self._rounds,
-            policy=self.policy,
-        )
-        if advice is WriteLockAdvice.CONVERGE:
-            self._rounds += 1
-            self._hand_over()
-            return
-        self._rounds = 0
-        self._write_lock_s = now_s
-        if advice is WriteLockAdvice.STARVED:
-            # The longer it lasts the less often it is worth trying.
-            self._starved_in_row = min(self._starved_in_row + 1, _STARVED_MAX)
-            self._write_lock_s += self._starved_in_row * self.policy.write_lock_interval_s
-            if done is not None:
-                self.counts.starved += 1
-                self._starved_since_s = self._starved_since_s or now_s
-                lasts = now_s - self._starved_since_s > _LONG_READER_S
-                if lasts and index.max_frame > self.policy.reader_alarm_frames:
-                    self._alarm_of_reader(now_s, index)
-            return
-        self._starved_in_row, self._starved_since_s = 0, None
-        try:
-            self._stop_writers()
-        except BaseException as error:
-            if not self.keeper.abandon_write_lock():
-                raise CaptureBroken("the keeper was lost", detail=f"{self.files.path}: {error}") from error
-            raise
-
-    def _stop_writers(self) -> None:
-        # Not under the lock: there SQLite then syncs only the pages that it copies there.
-        self.files.sync_database()
-        if not self.keeper.lock_writers(self.policy.write_lock_wait_s):
-            self.counts.write_locks_refused += 1
-            return
-        began_s = self.clock.monotonic_s()
-        if self.files.index().max_frame - self.reader.mark.frame > 4 * self.policy.write_lock_tail_frames:
-            self.keeper.abandon_write_lock()
-            self.counts.write_locks_refused += 1
-            return
-        now_ms = self.clock.now_ms()
-        self.reader.read(now_ms, bounded=False)
-        self.keeper.release_reader()
-        while self.keeper.passive_under_lock() is None:
-            if self.clock.monotonic_s() - began_s > self.policy.write_lock_budget_s:
-                break
-            self.clock.pause(0.0005)
-        self.keeper.begin_under_lock()
-        self.reader.read(now_ms, bounded=False)
-        self.keeper.unlock_writers()
-        held_s = self.clock.monotonic_s() - began_s
-        self.counts.write_locks += 1
-        self.counts.write_lock_longest_s = max(self.counts.write_lock_longest_s, held_s)
-
-    # -- alarms -----------------------------------------------------------------------------------------------------
-
-    def _alarm_of_reader(self, now_s: float, index: WalIndex) -> None:
-        if now_s - self._reader_alarm_s < _ALARM_AGAIN_S:
-            return
-        self._reader_alarm_s = now_s
-        wal_bytes = index.max_frame * (self.files.page_size + FRAME_HEADER_BYTES)
-        self._alarm("long-reader", *describe_long_reader(self.files.shm_fd, wal_bytes))
 
     def _check_replaced(self, now_s: float) -> None:
         if now_s - self._checked_s < _REPLACED_CHECK_S:

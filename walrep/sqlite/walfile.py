@@ -38,10 +38,12 @@ WRITE_LOCK = 120
 CHECKPOINT_LOCK = 121
 """Bytes of the -shm file that SQLite locks; https://sqlite.org/walformat.html#wal_locks."""
 
+_READ_LOCK_0 = 123
 _READ_MARK_LOCKS = (127, 126, 125, 124)
 """READ-LOCK 4 to 1; the higher ones are the least used."""
 
 _FLOCK = struct.Struct("hhqqi4x")
+_QUESTIONS = {byte: _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0) for byte in range(WRITE_LOCK, 128)}
 _DATABASE_HEADER_BYTES = 100
 
 
@@ -169,14 +171,18 @@ class WalFiles:
 
     def lock_holder(self, byte: int) -> int | None:
         """Return the process that holds a lock byte of the -shm; None if nobody does. Only asks, takes nothing."""
-        question = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
-        kind, _whence, _start, _length, pid = _FLOCK.unpack(fcntl.fcntl(self.shm_fd, fcntl.F_OFD_GETLK, question))
+        answer = fcntl.fcntl(self.shm_fd, fcntl.F_OFD_GETLK, _QUESTIONS[byte])
+        kind, _whence, _start, _length, pid = _FLOCK.unpack(answer)
         return None if kind == fcntl.F_UNLCK else pid
 
     def checkpoint_holders(self) -> tuple[int | None, int | None]:
         """Return the processes that hold the checkpoint and the write lock; the second only where the first is held."""
         checkpointer = self.lock_holder(CHECKPOINT_LOCK)
         return checkpointer, None if checkpointer is None else self.lock_holder(WRITE_LOCK)
+
+    def is_on_read_lock_0(self) -> bool:
+        """Say whether a connection of this process is known to hold READ-LOCK 0."""
+        return self.lock_holder(_READ_LOCK_0) == os.getpid()
 
     def lock_read_mark(self, attempt: int) -> int | None:
         """Lock a read mark, one that nobody is on if there is one, and return its byte; None if none can be had.

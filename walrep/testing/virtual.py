@@ -1,13 +1,12 @@
 """The engine in virtual time: what threads do in the product the event loop does, in the same order in every run.
 
     clock = SimClock()
-    workers = VirtualWorkers(SweepPolicy(waits=((0.0, 0.6), (5.0, 60.0))))
+    workers = VirtualWorkers(SweepPolicy(hurry_wait_s=0.6, waits=((0.0, 0.6, 1.0), (5.0, 60.0, 1.0))))
     supervisor = Supervisor(..., clock=clock, start_workers=workers.start)
     clock.run(main())
 
 No thread sweeps every 10 ms: 30 days would be a quarter of a billion sweeps. The app of a test calls `notice` after a
-commit, and then sweeps follow at the pace of the policy. A keeper needs a second look when the log has been quiet for
-half a second (`CapturePolicy.idle_s`), so the first pace should be a little more than that.
+commit, and then sweeps follow at the pace of the policy.
 """
 
 from __future__ import annotations
