@@ -25,6 +25,7 @@ from walrep.engine.admission import Admission
 from walrep.engine.captures import CaptureThread
 from walrep.engine.outage import Outage
 from walrep.engine.parts import EngineParts, HeldFiles, OpenedStore
+from walrep.engine.requests import Requests
 from walrep.engine.settings import DatabaseSettings, SpoolLimits
 from walrep.engine.shipping import Gate, Shipper
 from walrep.engine.spooler import Spooler, SpoolerLimits
@@ -106,6 +107,7 @@ class Shipment:
             watcher=DirectoryWatcher(),
             worker=InlineExecutor(),
             runner=InlineRunner(),
+            requests=Requests(self.clock, InlineRunner()),
             capture_policy=CapturePolicy(),
             mountinfo="",
             new_writer=lambda: Writer(nonce="0"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -111,3 +112,16 @@ async def test_a_directory_that_is_removed_meanwhile_is_no_error(watcher: Direct
             await hint(event)
         gone.mkdir()
         await hint(event)
+
+
+async def test_a_few_directories_are_watched_at_a_time(watcher: DirectoryWatcher, tmp_path: Path) -> None:
+    """The inotify instances are the app's, too."""
+    event = asyncio.Event()
+    with ExitStack() as stack:
+        for number in range(16):
+            (tmp_path / str(number)).mkdir()
+            assert stack.enter_context(watcher.watch(tmp_path / str(number), NAMES, event))
+        assert not stack.enter_context(watcher.watch(tmp_path, NAMES, event))
+        assert stack.enter_context(watcher.watch(tmp_path / "0", frozenset({"other"}), event))
+    with watcher.watch(tmp_path, NAMES, event) as is_hinted:
+        assert is_hinted

@@ -16,6 +16,7 @@ from walrep.core.compaction import CompactionPolicy
 from walrep.core.events import Report
 from walrep.core.objects import Writer
 from walrep.engine.captures import Captures
+from walrep.engine.requests import Requests
 from walrep.engine.watcher import Watcher
 from walrep.errors import DatabaseInUse, WalrepError
 from walrep.runner import Runner
@@ -79,6 +80,7 @@ class EngineParts(msgspec.Struct, frozen=True, kw_only=True):
     watcher: Watcher
     worker: Executor
     runner: Runner
+    requests: Requests
     capture_policy: CapturePolicy
     held: HeldFiles
     mountinfo: str

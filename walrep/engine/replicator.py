@@ -8,7 +8,6 @@ the outbox was full. What was captured until then is shipped, and the next one b
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -33,7 +32,7 @@ from walrep.engine.shipping import Shipper
 from walrep.engine.snapshots import Snapshotter
 from walrep.engine.spooler import Spooler, SpoolerLimits
 from walrep.engine.timeline import begin_timeline
-from walrep.engine.waiting import Deadline, unless, wait_for_event
+from walrep.engine.waiting import Deadline, unless
 from walrep.errors import DatabaseError, NotDurable, SpoolError, WalrepError
 from walrep.sqlite.capture import Capture
 
@@ -44,8 +43,6 @@ DETACH_REQUEST = "detach-request"
 
 T = TypeVar("T")
 
-_LOOK_AGAIN_S = 2.0
-_LOOK_AGAIN_HINTED_S = 30.0
 _CATCH_UP_S = 0.02
 
 
@@ -174,10 +171,8 @@ class Replicator:
     async def _quit_on_request(self, request: Path) -> None:
         """End the database's protection when a detach is asked for."""
         asked = asyncio.Event()
-        with self._parts.watcher.watch(request.parent, frozenset({request.name}), asked) as is_hinted:
-            while not await self._parts.runner.run(partial(os.path.exists, request)):
-                asked.clear()
-                await wait_for_event(asked, _LOOK_AGAIN_HINTED_S if is_hinted else _LOOK_AGAIN_S)
+        with self._parts.requests.watch(request, asked):
+            await asked.wait()
         self._end()
 
     def _end(self) -> None:

@@ -73,7 +73,7 @@ class Snapshotter:
 
         """
         directory = self._spooler.spool.directory.path
-        with self._parts.watcher.watch(directory, frozenset({SNAPSHOT_REQUEST}), self._wake):
+        with self._parts.requests.watch(directory / SNAPSHOT_REQUEST, self._wake):
             async with task_group() as group:
                 relay = group.create_task(self._wake_at(ended))
                 while not ended.is_set():

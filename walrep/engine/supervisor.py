@@ -15,6 +15,7 @@ from walrep.core.events import Failed, Report, RetryScheduled
 from walrep.core.objects import Writer
 from walrep.engine.parts import EngineParts, HeldFiles, StoreOpener
 from walrep.engine.replicator import Replicator
+from walrep.engine.requests import Requests
 from walrep.engine.settings import DatabaseSettings, ReplicateSettings
 from walrep.engine.waiting import wait_for_event
 from walrep.engine.workers import Workers, start_threads
@@ -65,6 +66,7 @@ class Supervisor:
             watcher=workers.watcher,
             worker=workers.worker,
             runner=workers.runner,
+            requests=Requests(self._clock, workers.runner),
             capture_policy=self._settings.capture,
             held=HeldFiles(),
             mountinfo=_mountinfo(),
@@ -73,10 +75,13 @@ class Supervisor:
             compaction=self._settings.compaction,
         )
         try:
-            async with asyncio.TaskGroup() as group:
-                protections = [
-                    group.create_task(self._protect(database, parts, stop)) for database in self._settings.databases
-                ]
+            async with asyncio.TaskGroup() as looking:
+                looks = looking.create_task(parts.requests.run())
+                async with asyncio.TaskGroup() as group:
+                    protections = [
+                        group.create_task(self._protect(database, parts, stop)) for database in self._settings.databases
+                    ]
+                looks.cancel()
         finally:
             workers.close()
         failures = [failure for protection in protections if (failure := protection.result()) is not None]

@@ -1,8 +1,8 @@
 """Hints that something in a directory appeared, vanished or was replaced.
 
 Only created, moved and deleted are asked for: the writes to a busy -wal would cost most of a core. Events are hints;
-whoever waits looks for itself, and also now and then without one. watchdog takes two threads and an inotify instance
-for each directory, and a user has 128 instances: beyond that there are no hints, and it is looked more often instead.
+whoever waits looks for itself, and also now and then without one. watchdog takes a thread and an inotify instance for
+each directory, and a user, who is the app's too, has 128: beyond a few directories at a time there are no hints.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ __all__ = ["DirectoryWatcher", "Watcher"]
 
 # It logs an error whenever an observer is stopped while it waits; without a handler that goes to stderr as text.
 logging.getLogger("watchdog").addHandler(logging.NullHandler())
+
+_DIRECTORIES_MAX = 16
 
 _EVENTS: list[type[FileSystemEvent]] = [
     FileCreatedEvent,
@@ -65,6 +67,7 @@ class DirectoryWatcher:
         self._observer = Observer()
         self._begun = False
         self._waiting: Counter[ObservedWatch] = Counter()
+        """How many wait for hints of each directory."""
 
     @contextmanager
     def watch(self, directory: Path, names: frozenset[str], event: asyncio.Event) -> Iterator[bool]:
@@ -72,7 +75,7 @@ class DirectoryWatcher:
 
         A directory that does not exist, or a machine that is out of watches, is no error: there are no hints then.
         """
-        if not directory.is_dir():
+        if not directory.is_dir() or not self._has_room(directory):
             yield False
             return
         if not self._begun:
@@ -94,6 +97,10 @@ class DirectoryWatcher:
                 # With the last who waits, the threads and the descriptor of the directory go.
                 del self._waiting[watched]
                 self._observer.unschedule(watched)
+
+    def _has_room(self, directory: Path) -> bool:
+        watched = {watch.path for watch in self._waiting}
+        return str(directory) in watched or len(watched) < _DIRECTORIES_MAX
 
     def close(self) -> None:
         """End the observer."""

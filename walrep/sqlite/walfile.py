@@ -68,11 +68,13 @@ class WalFiles:
 
     def __init__(self, path: Path, file: Path) -> None:
         self.path = path
+        self._path = str(path)
         self.file = file
+        self._wal_path = f"{file}-wal"
         self._fds: list[int] = []
         try:
             self.shm_fd = self._open(f"{file}-shm")
-            self.wal_fd = self._open(f"{file}-wal")
+            self.wal_fd = self._open(self._wal_path)
             self.db_fd = self._open(str(file))
             self._claim()
             opened = os.fstat(self.db_fd)
@@ -205,13 +207,13 @@ class WalFiles:
     def replaced(self) -> str | None:
         """Say how the path no longer leads to the files that are held; None while it does."""
         try:
-            now = os.stat(self.path)
+            now = os.stat(self._path)
         except FileNotFoundError:
             return "the database file was removed"
         if (now.st_dev, now.st_ino) != (self.device, self.inode):
             return "the path names another file"
         try:
-            if os.stat(f"{self.file}-wal").st_ino != self.wal_inode:
+            if os.stat(self._wal_path).st_ino != self.wal_inode:
                 return "the -wal file was replaced"
         except FileNotFoundError:
             return "the -wal file was removed"
