@@ -8,12 +8,14 @@ from hypothesis import given, strategies as st
 
 from walrep.core.checkpoint import (
     CapturePolicy,
+    Growth,
     KeeperView,
     Standstill,
     Step,
     TickView,
     WriteLockAdvice,
     next_passive_wait,
+    note_growth,
     note_locks,
     plan_tick,
     plan_write_lock,
@@ -236,3 +238,26 @@ def test_what_does_not_last_is_no_checkpoint_that_waits(
 ) -> None:
     standstill, now_s = look_again(looks)
     assert standstill is None or not standstill.lasts(now_s, POLICY)
+
+
+@pytest.mark.parametrize(
+    ("looks", "fast"),
+    [
+        # Seconds and frames in all, at each look.
+        ([(0.01, 5), (0.02, 10), (0.03, 15), (0.11, 20), (0.21, 25)], False),
+        ([(0.01, 64)], True),
+        ([(0.01, 63)], False),
+        ([(0.05, 40), (0.1, 80)], True),
+        ([(0.2, 127)], False),
+        ([(0.2, 128)], True),
+        ([(0.01, 64), (0.02, 70), (0.05, 90)], True),
+        ([(0.01, 64), (0.02, 70), (0.12, 90)], False),
+    ],
+)
+def test_a_log_grows_fast_by_its_rate_however_often_it_is_looked_at(
+    looks: list[tuple[float, int]], *, fast: bool
+) -> None:
+    growth = Growth(0.0, 0)
+    for now_s, frames in looks:
+        growth = note_growth(growth, now_s=now_s, frames=frames, policy=POLICY)
+    assert growth.is_fast is fast

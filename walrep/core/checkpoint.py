@@ -42,6 +42,7 @@ from walrep.core.wal import WalIndex
 
 __all__ = [
     "CapturePolicy",
+    "Growth",
     "KeeperView",
     "Pace",
     "Standstill",
@@ -49,6 +50,7 @@ __all__ = [
     "TickView",
     "WriteLockAdvice",
     "next_passive_wait",
+    "note_growth",
     "note_locks",
     "plan_tick",
     "plan_write_lock",
@@ -62,8 +64,8 @@ class CapturePolicy(msgspec.Struct, frozen=True, kw_only=True):
     commit, and while a keeper holds the log none of them ends it (measured at 1,000 tx/s: p99 of a commit 3.3 ms with
     4000, 0.2 ms with 900; without walrep 0.15 to 0.2 ms). A checkpoint waits for us when it was seen to in every one of
     at least `probe_looks` looks for `probe_grace_s`. `aside_s_max` is longer than the longest rest of SQLite's own busy
-    handler: 0.1 s, or 1 s where it was built without `usleep`. A look that finds `hurry_frames` is soon followed by
-    another one.
+    handler: 0.1 s, or 1 s where it was built without `usleep`. The log grows fast when it has
+    grown by `growth_frames` for each `growth_s`.
     """
 
     passive_frames: int = 500
@@ -72,7 +74,8 @@ class CapturePolicy(msgspec.Struct, frozen=True, kw_only=True):
     reader_alarm_frames: int = 4000
     probe_grace_s: float = 0.1
     probe_looks: int = 4
-    hurry_frames: int = 64
+    growth_frames: int = 64
+    growth_s: float = 0.1
     aside_s_max: float = 1.2
     write_lock_wait_s: float = 0.05
     write_lock_budget_s: float = 0.02
@@ -108,6 +111,21 @@ def note_locks(
     if before is None or (before.holder, before.header) != (checkpointer, header):
         return Standstill(checkpointer, header, now_s)
     return msgspec.structs.replace(before, looks=before.looks + 1)
+
+
+class Growth(msgspec.Struct, frozen=True):
+    """How many frames had been captured at an earlier look, and whether the log grew fast until then."""
+
+    since_s: float
+    frames: int
+    is_fast: bool = False
+
+
+def note_growth(before: Growth, *, now_s: float, frames: int, policy: CapturePolicy) -> Growth:
+    """Return what a look adds that has captured `frames` in all."""
+    lasted_s, grown = now_s - before.since_s, frames - before.frames
+    is_fast = grown >= policy.growth_frames * max(1.0, lasted_s / policy.growth_s)
+    return Growth(now_s, frames, is_fast) if is_fast or lasted_s >= policy.growth_s else before
 
 
 class KeeperView(msgspec.Struct, frozen=True):

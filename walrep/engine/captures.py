@@ -1,7 +1,7 @@
 """The one capture thread: it sweeps all attached databases, and runs what must not overlap with a sweep.
 
-The thread looks at a database every 10 ms while it is in a hurry, every 50 ms while something is committed now and
-then, and every 200 ms after ten quiet seconds. One sweep over a thousand idle ones is a thousand reads of 136 bytes.
+The thread looks at a database every 10 ms while it is in a hurry, and else every 200 ms. One sweep over a thousand idle
+ones is a thousand reads of 136 bytes.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class SweepPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
     hurry_wait_s: float = 0.01
     hurry_s: float = 0.25
-    waits: tuple[tuple[float, float, float], ...] = ((0.0, 0.05, 0.1), (10.0, 0.2, 0.005))
+    waits: tuple[tuple[float, float, float], ...] = ((0.0, 0.2, 0.1), (10.0, 0.2, 0.005))
     wait_max_s: float = 1.0
 
 

@@ -13,10 +13,12 @@ import apsw
 from walrep.clock import Clock
 from walrep.core.checkpoint import (
     CapturePolicy,
+    Growth,
     Pace,
     Standstill,
     Step,
     TickView,
+    note_growth,
     note_locks,
     plan_tick,
 )
@@ -50,6 +52,7 @@ class Capture:
         self._checkpoints = Checkpoints(keeper, self.reader, policy=policy, clock=clock, alarm=alarm)
         self.counts = self._checkpoints.counts
         self._raw = b""
+        self._growth = Growth(clock.monotonic_s(), 0)
         self._rest_until_s = -inf
         """Until then there is nothing to do while the wal-index stays as it is."""
         self._nobody_waits = False
@@ -140,7 +143,6 @@ class Capture:
             self._check_replaced(now_s)
             return Pace.QUIET if self._standstill is None else Pace.HURRY
         self._raw, self._rest_until_s, self._nobody_waits = raw, -inf, False
-        frames = self.reader.counts.frames
         # Where the queue was full not everything is captured. The keeper moves all the same: it stops at what was
         # committed when it began, so that checkpoints go on while writers outrun the compression.
         index, _complete = self.reader.read(now_ms)
@@ -148,13 +150,13 @@ class Capture:
         handed_over = False
         if self.keeper.overlapping:
             handed_over = self._try_end_hand_over()
-            if not handed_over:
-                return Pace.HURRY
-        self._move_keeper(now_s, index, handed_over=handed_over)
-        grows = self.reader.counts.frames - frames >= self.policy.hurry_frames
-        if grows or self._standstill is not None or self._rest_until_s < now_s:
+        if handed_over or not self.keeper.overlapping:
+            self._move_keeper(now_s, index, handed_over=handed_over)
+        frames = self.reader.counts.frames
+        self._growth = note_growth(self._growth, now_s=now_s, frames=frames, policy=self.policy)
+        if self._growth.is_fast or self._standstill is not None or self.keeper.aside:
             return Pace.HURRY
-        return Pace.ACTIVE if changed else Pace.QUIET
+        return Pace.ACTIVE if changed or self._rest_until_s < now_s else Pace.QUIET
 
     def _wait_for_index(self, now_s: float, error: DatabaseBusy) -> Pace:
         """A writer is stopped, or died, half-way through publishing: the keeper that is held protects what there is."""
