@@ -52,6 +52,7 @@ from walrep.sqlite.keeper import engine_version
 from walrep.store.base import Store
 from walrep.store.limit import LimitedStore, StoreLimits
 from walrep.store.local import LocalStore
+from walrep.store.meter import MeteredStore
 from walrep.store.observe import ObservedStore, RequestCounter
 from walrep.store.retry import Retries, RetryingStore, RetryPolicy
 from walrep.store.s3 import S3Store
@@ -265,7 +266,7 @@ def versions() -> dict[str, str]:
 
 
 class Stores:
-    """Composes stores: counting inside limits inside retries, so that each attempt is counted, without its waits."""
+    """Composes stores: counting inside limits inside a meter inside retries, so that each attempt counts for itself."""
 
     def __init__(self, runner: ThreadRunner, clock: Clock, clients: S3Clients, policy: RetryPolicy) -> None:
         self._runner = runner
@@ -283,18 +284,23 @@ class Stores:
             counter.failed()
             notify(error, delay_s)
 
+        def may_try_again() -> bool:
+            return metered.may_try_again()
+
         store: LocalStore | S3Store
         match url:
             case FileUrl(path=path):
                 store = LocalStore(path, self._runner, self._clock)
             case S3Url():
-                retries = Retries(self._clock, self._policy, SystemRandom(), failed)
+                retries = Retries(self._clock, self._policy, SystemRandom(), failed, may_try_again)
                 store = S3Store(url, self._clients, self._runner, counter, retries)
         limited = LimitedStore(ObservedStore(store, self._clock, counter), self._limits, store.held_bytes)
+        metered = MeteredStore(limited, store.put_requests)
         return OpenedStore(
-            store=RetryingStore(limited, self._clock, self._policy, SystemRandom(), notify),
+            store=RetryingStore(metered, self._clock, self._policy, SystemRandom(), notify),
             upload_p95_s=counter.upload_p95_s,
             counts=lambda: counter.counts,
+            metered=metered,
         )
 
 

@@ -12,6 +12,9 @@
     snapshots = true                 # one a day beside the base, when something was committed
     snapshot-at = "03:00"            # UTC; default: spread by the identity of the replica
 
+    puts-per-day-max = 500           # PUTs of each database on a day (UTC); default: any number
+    upload-bytes-per-day-warn = "1GB"
+
     [retention]                      # a default for all databases, too
     window = "30d"                   # any transaction of that long
     daily = 0                        # snapshots beyond: the last one of each of so many days, weeks, months, years
@@ -51,6 +54,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from walrep.config_file import DatabaseTable, RetentionTable, Tuning, read_file
+from walrep.core.budget import PUTS_PER_DAY_MIN, SEGMENTS_PER_DAY_MIN, UPKEEP_PUTS_PER_DAY, BudgetPolicy
 from walrep.core.flush import FlushPolicy
 from walrep.core.retention import RetentionPolicy
 from walrep.core.snapshots import SnapshotPolicy
@@ -66,6 +70,7 @@ __all__ = [
     "settings_from_pairs",
 ]
 
+_SEGMENTS_IN_OUTBOX_MIN = 4
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:", re.ASCII)
 
 T = TypeVar("T")
@@ -78,6 +83,8 @@ class Overrides(msgspec.Struct, frozen=True, kw_only=True):
     shutdown_deadline_s: float | None = None
     state_dir: Path | None = None
     snapshot_at_s: int | None = None
+    puts_per_day_max: int | None = None
+    upload_bytes_per_day_warn: int | None = None
     enable_wal: bool = False
     wait: bool = False
     new_timeline: bool = False
@@ -225,7 +232,16 @@ def _database(table: DatabaseTable, defaults: Tuning, overrides: Overrides, plac
             disk_reserve_bytes=_first_said(table.disk_reserve, defaults.disk_reserve),
         )
     )
+    budget = BudgetPolicy(
+        puts_per_day_max=_first_said(overrides.puts_per_day_max, table.puts_per_day_max, defaults.puts_per_day_max),
+        upload_bytes_per_day_warn=_first_said(
+            overrides.upload_bytes_per_day_warn,
+            table.upload_bytes_per_day_warn,
+            defaults.upload_bytes_per_day_warn,
+        ),
+    )
     _check_amounts(flush, spool, places.where)
+    _check_budget(budget, flush, spool, places.where)
     prunes = _first_said(table.retention.prune, defaults.retention.prune) is not False
     policy = _retention(table.retention, defaults.retention, where=places.where)
     snapshots = _first_said(table.snapshots, defaults.snapshots) is not False
@@ -238,6 +254,7 @@ def _database(table: DatabaseTable, defaults: Tuning, overrides: Overrides, plac
         spool=spool,
         retention=policy if prunes else None,
         snapshots=SnapshotPolicy(automatic=snapshots, at_s=at_s),
+        budget=budget,
         enable_wal=table.enable_wal or overrides.enable_wal,
         wait=table.wait or overrides.wait,
         new_timeline=overrides.new_timeline,
@@ -267,6 +284,25 @@ def _check_amounts(flush: FlushPolicy, spool: SpoolLimits, where: str) -> None:
             "outbox-limit is smaller than segment-size",
             detail=f"{where}: {spool.outbox_bytes_max} < {flush.segment_bytes_max} bytes",
             hint="a segment waits in the outbox until the store has it; allow for many of them, for an outage",
+        )
+
+
+def _check_budget(budget: BudgetPolicy, flush: FlushPolicy, spool: SpoolLimits, where: str) -> None:
+    puts_max = budget.puts_per_day_max
+    if puts_max is None:
+        return
+    if puts_max < PUTS_PER_DAY_MIN:
+        raise UsageError(
+            "puts-per-day-max is too small",
+            detail=f"{where}: {puts_max} < {PUTS_PER_DAY_MIN}",
+            hint=f"a segment an hour is {SEGMENTS_PER_DAY_MIN} a day, their packs {SEGMENTS_PER_DAY_MIN // 2}, and the "
+            f"day's pack, a snapshot, retention and starts {UPKEEP_PUTS_PER_DAY}: at least {PUTS_PER_DAY_MIN} together",
+        )
+    if spool.outbox_bytes_max < _SEGMENTS_IN_OUTBOX_MIN * flush.segment_bytes_max:
+        raise UsageError(
+            "outbox-limit is too small beside puts-per-day-max",
+            detail=f"{where}: {spool.outbox_bytes_max} < {_SEGMENTS_IN_OUTBOX_MIN} * {flush.segment_bytes_max} bytes",
+            hint="full segments wait there for their turn: allow for four of segment-size, or make that smaller",
         )
 
 

@@ -53,6 +53,8 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     disk_reserve: Size | None = None
     snapshots: bool | None = None
     snapshot_at: TimeOfDay | None = None
+    puts_per_day_max: int | None = None
+    upload_bytes_per_day_warn: Size | None = None
     retention: RetentionTable = RetentionTable()
 
 

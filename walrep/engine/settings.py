@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 
+from walrep.core.budget import BudgetPolicy
 from walrep.core.compaction import CompactionPolicy
 from walrep.core.flush import FlushPolicy
 from walrep.core.retention import RetentionPolicy
@@ -42,6 +43,7 @@ class DatabaseSettings(msgspec.Struct, frozen=True, kw_only=True):
     spool: SpoolLimits = SpoolLimits()
     retention: RetentionPolicy | None = RetentionPolicy()
     snapshots: SnapshotPolicy = SnapshotPolicy()
+    budget: BudgetPolicy = BudgetPolicy()
     enable_wal: bool = False
     wait: bool = False
     new_timeline: bool = False
