@@ -23,6 +23,7 @@ from walrep.core.budget import (
     note_day,
     plan_pace,
     plan_put,
+    reserve_day,
     segments_possible,
     spent_on,
 )
@@ -178,6 +179,14 @@ def test_a_clock_that_is_set_back_finds_what_it_had_counted() -> None:
     days = note_day(days, msgspec.structs.replace(spent_on(days, 7), put_count=70))
     assert [each.day for each in days] == [4, 5, 6, 8, 9, 10, 11, 7]
     assert (spent_on(days, 7).put_count, spent_on(days, 3)) == (70, DaySpent(3))
+
+
+def test_what_is_on_its_way_is_set_aside_on_the_next_day() -> None:
+    days = (DaySpent(7, put_count=70), DaySpent(8, put_count=3))
+    assert reserve_day(days, 9, 0) == days
+    assert reserve_day(days, 8, 2) == days
+    assert reserve_day(days, 8, 9) == (DaySpent(8, put_count=9), DaySpent(7, put_count=70))
+    assert reserve_day(days, 9, 4) == (DaySpent(9, put_count=4), *days)
 
 
 class Days:

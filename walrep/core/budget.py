@@ -48,6 +48,7 @@ __all__ = [
     "note_day",
     "plan_pace",
     "plan_put",
+    "reserve_day",
     "segments_possible",
     "spent_on",
 ]
@@ -145,6 +146,15 @@ def note_day(days: Sequence[DaySpent], spent: DaySpent) -> tuple[DaySpent, ...]:
     """Return the days with this one as the last; a clock that is set back finds what it had counted. INV-32."""
     others = [each for each in days if each.day != spent.day]
     return (*others[1 - _DAYS_KEPT :], spent)
+
+
+def reserve_day(days: Sequence[DaySpent], day: int, put_count: int) -> tuple[DaySpent, ...]:
+    """Return the days, of which this one has so many PUTs at least: what is on its way may arrive on it. INV-32."""
+    known = spent_on(days, day)
+    if known.put_count >= put_count:
+        return tuple(days)
+    others = (each for each in days if each.day != day)
+    return (msgspec.structs.replace(known, put_count=put_count), *others)
 
 
 def kind_of(key: str, *, is_protected: bool, openings: frozenset[str] | set[str]) -> PutKind:

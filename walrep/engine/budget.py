@@ -24,6 +24,7 @@ from walrep.core.budget import (
     note_day,
     plan_pace,
     plan_put,
+    reserve_day,
     spent_on,
 )
 from walrep.core.events import Alarm, AlarmKey
@@ -82,6 +83,8 @@ class Budget:
         self._spent = spent_on(days, day_of(parts.clock.now_ms()))
         self._kept_count = self._spent.put_count
         """What the disk says of today; never less than what was sent."""
+        self._kept_next_count = 0
+        """What it says of the day that follows, on which what is being sent may arrive."""
         self._saving = asyncio.Lock()
         self._sending_count = 0
         self._claims: dict[str, int] = {}
@@ -166,7 +169,7 @@ class Budget:
 
     async def _keep(self) -> None:
         """Have the disk say at least what is sent, and some more."""
-        if self._spent.put_count > self._kept_count:
+        if self._spent.put_count > self._kept_count or self._sending_count > self._kept_next_count:
             await self._save(_AHEAD_COUNT)
 
     async def _save(self, ahead_count: int) -> None:
@@ -176,10 +179,12 @@ class Budget:
             kept_count = min(spent.put_count + ahead_count, max(spent.put_count, self._puts_max))
             spent = msgspec.structs.replace(spent, put_count=kept_count)
             self._days = note_day(self._days, spent)
+            next_count = self._sending_count + ahead_count if self._sending_count else 0
+            days = reserve_day(self._days, spent.day + 1, next_count)
             with suppress(SpoolError):
-                await self._parts.runner.run(partial(save_days, self._settings.state_dir, self._days))
+                await self._parts.runner.run(partial(save_days, self._settings.state_dir, days))
                 if spent.day == self._spent.day:
-                    self._kept_count = kept_count
+                    self._kept_count, self._kept_next_count = kept_count, next_count
 
     async def _count_bytes(self, size_bytes: int) -> None:
         limit_bytes, spent = self._settings.budget.upload_bytes_per_day_warn, self._spent
@@ -217,11 +222,13 @@ class Budget:
     def _begin_day(self) -> None:
         day = day_of(self._parts.clock.now_ms())
         if day != self._spent.day:
-            self._days = note_day(self._days, self._spent)
+            before_day, self._days = self._spent.day, note_day(self._days, self._spent)
             before = spent_on(self._days, day)
             # What is on its way now may arrive on either day. INV-32
             self._spent = msgspec.structs.replace(before, put_count=before.put_count + self._sending_count)
-            self._kept_count = before.put_count
+            is_next = day == before_day + 1
+            self._kept_count = max(before.put_count, self._kept_next_count if is_next else 0)
+            self._kept_next_count = 0
 
     def _is_pressed(self) -> bool:
         """Say whether the outbox, or the disk, has little room left."""
