@@ -52,8 +52,9 @@ from walrep.sqlite.keeper import engine_version
 from walrep.store.base import Store
 from walrep.store.limit import LimitedStore, StoreLimits
 from walrep.store.local import LocalStore
-from walrep.store.meter import MeteredStore
+from walrep.store.meter import MeteredStore, one_request
 from walrep.store.observe import ObservedStore, RequestCounter
+from walrep.store.rate import UploadRate
 from walrep.store.retry import Retries, RetryingStore, RetryPolicy
 from walrep.store.s3 import S3Store
 from walrep.store.s3_client import S3Clients
@@ -121,7 +122,10 @@ async def replicate(
 
     """
     raise_descriptor_limit()
-    async with open_stores(_STORE_THREADS, clock, environment, settings.s3, _WRITING) as stores:
+    opening = open_stores(
+        _STORE_THREADS, clock, environment, settings.s3, _WRITING, upload_bytes_per_s=settings.upload_bytes_per_s
+    )
+    async with opening as stores:
         supervisor = Supervisor(settings, open_store=stores.open, clock=clock, report=report, new_writer=new_writer)
         await supervisor.run(stop)
 
@@ -268,11 +272,19 @@ def versions() -> dict[str, str]:
 class Stores:
     """Composes stores: counting inside limits inside a meter inside retries, so that each attempt counts for itself."""
 
-    def __init__(self, runner: ThreadRunner, clock: Clock, clients: S3Clients, policy: RetryPolicy) -> None:
+    def __init__(
+        self,
+        runner: ThreadRunner,
+        clock: Clock,
+        clients: S3Clients,
+        policy: RetryPolicy,
+        rate: UploadRate | None = None,
+    ) -> None:
         self._runner = runner
         self._clock = clock
         self._clients = clients
         self._policy = policy
+        self._rate = rate
         self._limits = StoreLimits(_REQUESTS_IN_FLIGHT_MAX, _BYTES_IN_FLIGHT_MAX)
 
     def open(self, url: StoreUrl, notify: Callable[[WalrepError, float], None]) -> OpenedStore:
@@ -290,12 +302,12 @@ class Stores:
         store: LocalStore | S3Store
         match url:
             case FileUrl(path=path):
-                store = LocalStore(path, self._runner, self._clock)
+                store = LocalStore(path, self._runner, self._clock, rate=self._rate)
             case S3Url():
                 retries = Retries(self._clock, self._policy, SystemRandom(), failed, may_try_again)
                 store = S3Store(url, self._clients, self._runner, counter, retries)
         limited = LimitedStore(ObservedStore(store, self._clock, counter), self._limits, store.held_bytes)
-        metered = MeteredStore(limited, store.put_requests)
+        metered = MeteredStore(limited, store.put_requests if isinstance(store, S3Store) else one_request)
         return OpenedStore(
             store=RetryingStore(metered, self._clock, self._policy, SystemRandom(), notify),
             upload_p95_s=counter.upload_p95_s,
@@ -306,13 +318,22 @@ class Stores:
 
 @asynccontextmanager
 async def open_stores(
-    threads: int, clock: Clock, environment: Mapping[str, str], s3: S3Access, policy: RetryPolicy
+    threads: int,
+    clock: Clock,
+    environment: Mapping[str, str],
+    s3: S3Access,
+    policy: RetryPolicy,
+    upload_bytes_per_s: int | None = None,
 ) -> AsyncIterator[Stores]:
-    """Open what stores share: threads for blocking work, and clients; `s3` is what URLs of buckets leave open."""
+    """Open what stores share: threads for blocking work, clients, and the rate of all uploads together.
+
+    `s3` is what URLs of buckets leave open.
+    """
     runner = ThreadRunner(threads, "walrep-store")
-    clients = S3Clients(environment, s3, clock)
+    rate = None if upload_bytes_per_s is None else UploadRate(clock, upload_bytes_per_s)
+    clients = S3Clients(environment, s3, clock, rate=rate)
     try:
-        yield Stores(runner, clock, clients, policy)
+        yield Stores(runner, clock, clients, policy, rate)
     finally:
         await clients.aclose()
         runner.close()

@@ -6,8 +6,9 @@
     outbox-limit = "1GiB"
     cache-limit = "256MiB"
     disk-reserve = "64MiB"
-    shutdown-deadline = "30s"        # this one and the next are for all
+    shutdown-deadline = "30s"        # this one and the next two are for all
     rival-check = "15m"
+    limit-upload = "2MiB/s"          # of all databases together; default: as fast as it goes
 
     snapshots = true                 # one a day beside the base, when something was committed
     snapshot-at = "03:00"            # UTC; default: spread by the identity of the replica
@@ -81,6 +82,7 @@ class Overrides(msgspec.Struct, frozen=True, kw_only=True):
 
     rpo_s: float | None = None
     shutdown_deadline_s: float | None = None
+    upload_bytes_per_s: int | None = None
     state_dir: Path | None = None
     snapshot_at_s: int | None = None
     puts_per_day_max: int | None = None
@@ -113,7 +115,13 @@ def load_settings(file: Path, overrides: Overrides, environment: Mapping[str, st
     _check_distinct(databases)
     deadline_s = _first_said(overrides.shutdown_deadline_s, written.shutdown_deadline)
     s3 = _s3_defaults(written.s3, _Places(base, environment, f"{file}, s3"))
-    return _settings(databases, shutdown_deadline_s=deadline_s, rival_check_s=written.rival_check, s3=s3)
+    return _settings(
+        databases,
+        shutdown_deadline_s=deadline_s,
+        rival_check_s=written.rival_check,
+        s3=s3,
+        upload_bytes_per_s=_first_said(overrides.upload_bytes_per_s, written.limit_upload),
+    )
 
 
 def retention_for(
@@ -168,7 +176,11 @@ def settings_from_pairs(
         for path, url in zip(paths, urls, strict=True)
     ]
     _check_distinct(databases)
-    return _settings(databases, shutdown_deadline_s=overrides.shutdown_deadline_s)
+    return _settings(
+        databases,
+        shutdown_deadline_s=overrides.shutdown_deadline_s,
+        upload_bytes_per_s=overrides.upload_bytes_per_s,
+    )
 
 
 class _Places(msgspec.Struct, frozen=True):

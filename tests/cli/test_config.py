@@ -12,7 +12,7 @@ from walrep.config import (
     load_settings,
     settings_from_pairs,
 )
-from walrep.core.amounts import parse_duration_s, parse_size_bytes
+from walrep.core.amounts import parse_duration_s, parse_rate_bytes_per_s, parse_size_bytes
 from walrep.core.budget import BudgetPolicy
 from walrep.core.flush import FlushPolicy
 from walrep.engine.settings import DatabaseSettings, ReplicateSettings, SpoolLimits, default_state_dir
@@ -167,6 +167,9 @@ REFUSED = {
         "209715200 < 4 * 67108864 bytes",
         "four of segment-size",
     ),
+    "no rate": (f'limit-upload = "2 Mbit"\n{ONE}', "is wrong", "limit-upload: expected bytes per second such as", ""),
+    "rate of nothing": (f"limit-upload = 0\n{ONE}", "is wrong", "limit-upload: expected bytes per second", ""),
+    "rate of one": (f'{ONE}limit-upload = "2MiB/s"', "does not exist", "database[0].limit-upload", "there is"),
     "variable": ('[[database]]\npath = "$NO"\nreplica = "b"', "variable is not set", "database[0].path: $NO", ""),
     "dollar": ('[[database]]\npath = "a$"\nreplica = "b"', "dollar sign", "database[0].path: a$", "$$"),
     "empty path": ('[[database]]\npath = ""\nreplica = "b"', "path is empty", "database[0].path", ""),
@@ -255,6 +258,14 @@ def test_pairs_that_are_not_understood_are_refused(pairs: list[str], text: str) 
 )
 def test_durations(text: object, seconds: float) -> None:
     assert parse_duration_s(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(("text", "rate"), [("2MiB/s", 2 << 20), ("500kB/s", 500_000), ("1GB", 10**9), (7, 7)])
+def test_rates(load: Load, text: object, rate: int) -> None:
+    assert parse_rate_bytes_per_s(text) == rate
+    written = f'"{text}"' if isinstance(text, str) else text
+    assert load(f"limit-upload = {written}\n{ONE}").upload_bytes_per_s == rate
+    assert load(f"limit-upload = {written}\n{ONE}", Overrides(upload_bytes_per_s=5)).upload_bytes_per_s == 5
 
 
 @pytest.mark.parametrize(

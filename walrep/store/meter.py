@@ -14,7 +14,7 @@ from typing import Protocol
 from walrep.store.base import ObjectInfo, Store
 from walrep.store.source import source_bytes
 
-__all__ = ["MeteredStore", "PutMeter"]
+__all__ = ["MeteredStore", "PutMeter", "one_request"]
 
 PutRequests = Callable[[int, bool], int]
 """Says how many requests of the class of PUT store a source of some size, create-only or not."""
@@ -36,14 +36,15 @@ class PutMeter(Protocol):
         ...
 
 
-def _one(_size_bytes: int, _if_absent: bool) -> int:  # noqa: FBT001 - the signature is `PutRequests`
+def one_request(_size_bytes: int, _if_absent: bool) -> int:  # noqa: FBT001 - the signature is `PutRequests`
+    """Return 1: a store that takes any object at once."""
     return 1
 
 
 class MeteredStore:
     """A store with a meter; without one it only passes calls on. `meter` may be set later, before the first call."""
 
-    def __init__(self, store: Store, put_requests: PutRequests = _one) -> None:
+    def __init__(self, store: Store, put_requests: PutRequests = one_request) -> None:
         self.meter: PutMeter | None = None
         self._store = store
         self._put_requests = put_requests
