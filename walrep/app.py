@@ -8,14 +8,12 @@ from __future__ import annotations
 import asyncio
 import platform
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, tzinfo
 from functools import partial
 from importlib import metadata
 from pathlib import Path
 from random import SystemRandom
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 import zstandard
@@ -38,15 +36,15 @@ from walrep.engine.detach import DetachOutcome, detach as run_detach
 from walrep.engine.fetch import read_history
 from walrep.engine.inspect import DumpRecord
 from walrep.engine.janitor import Janitor, PruneOutcome, Pruning
-from walrep.engine.lineage import read_replica_info
 from walrep.engine.parts import OpenedStore
 from walrep.engine.pins import KeepOutcome
 from walrep.engine.planning import Wanted
-from walrep.engine.restored import note_restored, position_before
+from walrep.engine.restored import note_restored
 from walrep.engine.restorer import Progress, RestoreOutcome, RestoreRequest, restore as run_restore
 from walrep.engine.settings import ReplicateSettings, default_state_dir
 from walrep.engine.supervisor import Supervisor, new_writer
-from walrep.errors import UsageError, WalrepError
+from walrep.engine.together import DatabaseRestore, restore_together, undo_of
+from walrep.errors import WalrepError
 from walrep.runner import ThreadRunner
 from walrep.sqlite.keeper import engine_version
 from walrep.store.base import Store
@@ -70,7 +68,6 @@ __all__ = [
     "find_pin",
     "is_replica",
     "keep",
-    "local_zone",
     "open_stores",
     "plan_compaction",
     "plan_prune",
@@ -78,6 +75,7 @@ __all__ = [
     "read_replica",
     "replicate",
     "restore",
+    "restore_all",
     "snapshot",
     "system_clock",
     "unkeep",
@@ -96,9 +94,6 @@ _COMMANDS = RetryPolicy(put_deadline_s=60.0, part_deadline_s=60.0)
 _READ_THREADS = 4
 _DETACH_WAIT_S = 60.0
 """Longer than the default shutdown deadline: the walrep that runs drains first."""
-
-_LOCAL_TIME = Path("/etc/localtime")
-_TIME_ZONE_HINT = "set TZ to a name such as Europe/Berlin, or unset it"
 
 
 def system_clock() -> Clock:
@@ -155,8 +150,7 @@ async def restore(
     """
     state_dir = default_state_dir(request.output)
     async with _opened(url, clock, environment) as (store, runner):
-        info = await read_replica_info(store) if state_dir.is_dir() else None
-        undo = None if info is None else await runner.run(partial(position_before, state_dir, info.replica))
+        undo = await undo_of(state_dir, store, runner)
         outcome = await run_restore(
             store,
             msgspec.structs.replace(request, undo=None if undo is None else str(undo)),
@@ -167,6 +161,23 @@ async def restore(
         if undo is not None and outcome.written:
             await runner.run(partial(note_restored, state_dir, parse_bookmark(outcome.bookmark)))
         return outcome
+
+
+async def restore_all(
+    wanted: Sequence[DatabaseRestore],
+    s3: S3Access,
+    *,
+    clock: Clock,
+    environment: Mapping[str, str],
+    progress: Progress,
+) -> list[RestoreOutcome]:
+    """Restore databases together, in this order; see `walrep.engine.together` for what it raises."""
+    runner = ThreadRunner(_READ_THREADS, "walrep-read")
+    try:
+        async with open_stores(_READ_THREADS, clock, environment, s3, _COMMANDS) as stores:
+            return await restore_together(wanted, open_store=stores.open, clock=clock, runner=runner, progress=progress)
+    finally:
+        runner.close()
 
 
 async def read_replica(url: StoreUrl, *, clock: Clock, environment: Mapping[str, str]) -> History:
@@ -236,26 +247,6 @@ def dump_file(path: Path) -> Iterator[DumpRecord]:
     """Yield the records of an object in a file, then raise what is wrong with the rest."""
     with map_os_errors(f"read {path}"):
         yield from inspect.dump_file(path)
-
-
-def local_zone(environment: Mapping[str, str], local_time: Path = _LOCAL_TIME) -> tzinfo:
-    """Return the zone of local times: TZ, else the system's, else UTC.
-
-    Raises:
-        UsageError: TZ names no zone of the time zone database.
-
-    """
-    name = environment.get("TZ", "").removeprefix(":")
-    if name:
-        try:
-            return ZoneInfo(name)
-        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-            raise UsageError("the time zone is not known", detail=f"TZ={name}", hint=_TIME_ZONE_HINT) from error
-    try:
-        with local_time.open("rb") as file:
-            return ZoneInfo.from_file(file, key=_zone_name(local_time))
-    except (ValueError, OSError):
-        return UTC
 
 
 def versions() -> dict[str, str]:
@@ -379,9 +370,3 @@ def _make_folders(parent: Path, *names: str) -> tuple[Path, ...]:
     for folder in folders:
         folder.mkdir()
     return folders
-
-
-def _zone_name(local_time: Path) -> str | None:
-    """Return `Europe/Berlin` for a link into the time zone database."""
-    _, found, name = str(local_time.resolve()).partition("/zoneinfo/")
-    return name if found else None
