@@ -122,8 +122,9 @@ def test_what_is_not_understood_is_refused(
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ([], "no database is named"),
-        (["file:///x"], "no database is named"),
+        ([], "no replica is named"),
+        (["-o", "y"], "no replica is named"),
+        (["file:///x"], "no database to write is named"),
         (["file:///x", "-o", "y", "--into", "z"], "--database and --into go with --config"),
         (["file:///x", "-o", "y", "--database", "z"], "--database and --into go with --config"),
     ],

@@ -71,8 +71,10 @@ def restore(session: Session, options: _Options) -> None:
     if options.config is not None:
         _restore_config(session, options, options.config)
         return
-    if options.url is None or options.output is None:
-        raise UsageError("no database is named", hint="write `walrep restore URL -o FILE`, or --config walrep.toml")
+    if options.url is None:
+        raise UsageError("no replica is named", hint="write `walrep restore URL -o FILE`, or --config walrep.toml")
+    if options.output is None:
+        raise UsageError("no database to write is named", hint="write -o FILE")
     if options.database or options.into is not None:
         raise UsageError("--database and --into go with --config", hint="write URL -o FILE for one database")
     _restore_one(session, options, options.url, options.output)
