@@ -78,22 +78,22 @@ def paced(not_before_s: float, *, is_eased: bool = False) -> Pace:
     return Pace(not_before_s=not_before_s, interval_s=290.0, is_eased=is_eased, reason="budget")
 
 
+def limited(at_s: float | None, reason: str) -> FlushPlan:
+    return FlushPlan(at_s=at_s, reason=reason, rpo_s=290.0, is_limited=True, limit="budget")
+
+
 @pytest.mark.parametrize(
     ("given_state", "expected"),
     [
-        (state(pace=paced(300.0)), FlushPlan(at_s=300.0, reason="budget", rpo_s=290.0, is_limited=True)),
+        (state(pace=paced(300.0)), limited(300.0, "budget")),
         (state(pace=paced(55.0)), FlushPlan(at_s=60.0, reason="rpo", rpo_s=10.0, is_limited=None)),
         (state(pace=paced(55.0, is_eased=True)), FlushPlan(at_s=60.0, reason="rpo", rpo_s=10.0)),
+        (state(pace=paced(300.0), last_flush_s=None), limited(300.0, "budget")),
+        (state(pace=paced(300.0), pending_bytes=1000), limited(50.0, "size")),
+        (state(pace=paced(55.0), pending_bytes=1000), FlushPlan(at_s=50.0, reason="size", rpo_s=10.0, is_limited=None)),
+        (state(pace=paced(300.0), outbox_count=1), limited(None, "the store has not taken the segment before")),
         (
-            state(pace=paced(300.0), pending_bytes=1000),
-            FlushPlan(at_s=50.0, reason="size", rpo_s=10.0, is_limited=None),
-        ),
-        (
-            state(pace=paced(300.0), last_flush_s=None),
-            FlushPlan(at_s=300.0, reason="budget", rpo_s=290.0, is_limited=True),
-        ),
-        (
-            state(pace=paced(300.0), oldest_commit_s=None),
+            state(pace=paced(300.0, is_eased=True), oldest_commit_s=None),
             FlushPlan(at_s=None, reason="nothing pending", rpo_s=10.0, is_limited=None),
         ),
     ],

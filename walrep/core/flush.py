@@ -42,14 +42,15 @@ class FlushState(msgspec.Struct, frozen=True, kw_only=True):
 class FlushPlan(msgspec.Struct, frozen=True, kw_only=True):
     """When to seal the open segment (None: not before something changes), and why.
 
-    `rpo_s` is the RPO in force. `is_limited`: whether a budget keeps it wider than was asked for; None: that is not
-    over yet, and does not hold up this segment.
+    `rpo_s` is the RPO in force. `is_limited`: whether a budget keeps it wider than was asked for, and `limit` says why;
+    None: that is not over yet, and does not hold up this segment.
     """
 
     at_s: float | None
     reason: str
     rpo_s: float
     is_limited: bool | None = False
+    limit: str = ""
 
 
 def plan_flush(state: FlushState, policy: FlushPolicy) -> FlushPlan:
@@ -60,12 +61,21 @@ def plan_flush(state: FlushState, policy: FlushPolicy) -> FlushPlan:
     """
     plan = _plan_by_rpo(state, policy)
     pace = state.pace
-    if pace is None or plan.at_s is None:
-        return msgspec.structs.replace(plan, is_limited=False if pace is None else None)
-    if state.pending_bytes < policy.segment_bytes_max and pace.not_before_s > plan.at_s:
-        rpo_s = max(policy.rpo_s, pace.interval_s)
-        return FlushPlan(at_s=pace.not_before_s, reason=pace.reason, rpo_s=rpo_s, is_limited=True)
-    return msgspec.structs.replace(plan, is_limited=False if pace.is_eased else None)
+    if pace is None:
+        return plan
+    if state.oldest_commit_s is None or pace.not_before_s <= _due_by_rpo(state, policy).at_s:
+        is_eased = state.oldest_commit_s is not None and pace.is_eased
+        return msgspec.structs.replace(plan, is_limited=False if is_eased else None)
+    if plan.at_s is not None and state.pending_bytes < policy.segment_bytes_max:
+        plan = msgspec.structs.replace(plan, at_s=pace.not_before_s, reason=pace.reason)
+    # What is full is sealed all the same, and waits in the outbox, as what was sealed before does already.
+    rpo_s = max(policy.rpo_s, pace.interval_s)
+    return msgspec.structs.replace(plan, rpo_s=rpo_s, is_limited=True, limit=pace.reason)
+
+
+class _Due(msgspec.Struct, frozen=True):
+    at_s: float
+    reason: str
 
 
 def _plan_by_rpo(state: FlushState, policy: FlushPolicy) -> FlushPlan:
@@ -76,9 +86,13 @@ def _plan_by_rpo(state: FlushState, policy: FlushPolicy) -> FlushPlan:
         return FlushPlan(at_s=state.oldest_commit_s, reason="size", rpo_s=rpo_s)
     if state.outbox_count:
         return FlushPlan(at_s=None, reason="the store has not taken the segment before", rpo_s=rpo_s)
-    quiet = state.last_flush_s is None or state.oldest_commit_s - state.last_flush_s >= rpo_s
-    if quiet and policy.first_commit_s < rpo_s:
-        at_s = state.oldest_commit_s + policy.first_commit_s
-        return FlushPlan(at_s=at_s, reason="first commit after quiet", rpo_s=rpo_s)
-    allowance_s = min(state.upload_p95_s, rpo_s / 2)
-    return FlushPlan(at_s=state.oldest_commit_s + rpo_s - allowance_s, reason="rpo", rpo_s=rpo_s)
+    due = _due_by_rpo(state, policy)
+    return FlushPlan(at_s=due.at_s, reason=due.reason, rpo_s=rpo_s)
+
+
+def _due_by_rpo(state: FlushState, policy: FlushPolicy) -> _Due:
+    """Return when what is pending has to go, if nothing holds it up."""
+    oldest_s, last_s = state.oldest_commit_s or 0.0, state.last_flush_s
+    if (last_s is None or oldest_s - last_s >= policy.rpo_s) and policy.first_commit_s < policy.rpo_s:
+        return _Due(oldest_s + policy.first_commit_s, "first commit after quiet")
+    return _Due(oldest_s + policy.rpo_s - min(state.upload_p95_s, policy.rpo_s / 2), "rpo")

@@ -208,7 +208,7 @@ class Shipper:
         database = str(self._settings.path)
         if plan.is_limited and self._limited_s is None:
             self._limited_s = now_s
-            self._parts.report(RpoWidened(database=database, rpo_s=plan.rpo_s, reason=plan.reason))
+            self._parts.report(RpoWidened(database=database, rpo_s=plan.rpo_s, reason=plan.limit))
         elif plan.is_limited is False and self._limited_s is not None:
             seconds, self._limited_s = now_s - self._limited_s, None
             self._parts.report(RpoRestored(database=database, rpo_s=plan.rpo_s, seconds=seconds))
