@@ -24,6 +24,7 @@ from walrep.core.budget import (
     plan_pace,
     plan_put,
     reserve_day,
+    rpo_under,
     segments_possible,
     spent_on,
 )
@@ -80,6 +81,14 @@ def test_what_is_ahead_of_an_even_use_goes_at_once(
 def test_a_spent_budget_names_midnight() -> None:
     reason = plan_pace(facts(spent_count=501)).reason
     assert reason == "budget: 500 PUTs a day, 0 left until 00:00 UTC -> the next segment then"
+
+
+@pytest.mark.parametrize(
+    ("commit_count", "active_s", "rpo_s"),
+    [(391, DAY_S, 10.0), (392, DAY_S, DAY_S / 391), (1e6, DAY_S, DAY_S / 391), (1e6, 3600.0, 10.0), (0.0, 0.0, 10.0)],
+)
+def test_what_a_budget_means_for_a_workload(commit_count: float, active_s: float, rpo_s: float) -> None:
+    assert rpo_under(500, 10.0, commit_count, active_s) == pytest.approx(rpo_s)
 
 
 def test_the_smallest_budget_has_a_segment_an_hour_and_upkeep() -> None:

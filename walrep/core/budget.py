@@ -49,6 +49,7 @@ __all__ = [
     "plan_pace",
     "plan_put",
     "reserve_day",
+    "rpo_under",
     "segments_possible",
     "spent_on",
 ]
@@ -173,6 +174,14 @@ def segments_possible(left_count: int, remaining_s: float) -> int:
     # One more: the pack of the quarter before may still have to be made.
     quarter_count = ceil(remaining_s / _QUARTER_S) + 1
     return max(0, free_count * 2 // 3, free_count - quarter_count)
+
+
+def rpo_under(puts_max: int, rpo_s: float, commit_count: float, active_s: float) -> float:
+    """Return the RPO that a budget means on a day with so many commits, evenly spread over so many seconds."""
+    segment_count = segments_possible(puts_max, _DAY_S)
+    if min(commit_count, active_s / rpo_s) <= segment_count:
+        return rpo_s
+    return active_s / segment_count
 
 
 def plan_pace(facts: BudgetFacts) -> Pace:
