@@ -55,6 +55,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from walrep.config_file import DatabaseTable, RetentionTable, Tuning, read_file
+from walrep.core.amounts import Duration, Rate, Size, TimeOfDay
 from walrep.core.budget import PUTS_PER_DAY_MIN, SEGMENTS_PER_DAY_MIN, UPKEEP_PUTS_PER_DAY, BudgetPolicy
 from walrep.core.flush import FlushPolicy
 from walrep.core.retention import RetentionPolicy
@@ -245,12 +246,14 @@ def _database(table: DatabaseTable, defaults: Tuning, overrides: Overrides, plac
         )
     )
     budget = BudgetPolicy(
-        puts_per_day_max=_first_said(overrides.puts_per_day_max, table.puts_per_day_max, defaults.puts_per_day_max),
-        upload_bytes_per_day_warn=_first_said(
-            overrides.upload_bytes_per_day_warn,
-            table.upload_bytes_per_day_warn,
-            defaults.upload_bytes_per_day_warn,
-        ),
+        **_said(
+            puts_per_day_max=_first_said(overrides.puts_per_day_max, table.puts_per_day_max, defaults.puts_per_day_max),
+            upload_bytes_per_day_warn=_first_said(
+                overrides.upload_bytes_per_day_warn,
+                table.upload_bytes_per_day_warn,
+                defaults.upload_bytes_per_day_warn,
+            ),
+        )
     )
     _check_amounts(flush, spool, places.where)
     _check_budget(budget, flush, spool, places.where)
@@ -336,8 +339,15 @@ def _settings(databases: Sequence[DatabaseSettings], **said: object) -> Replicat
 
 
 def _said(**values: object) -> dict[str, Any]:
-    """Return what was said, so that the struct that owns a setting also owns its default."""
-    return {name: value for name, value in values.items() if value is not None}
+    """Return what was said, so that the struct that owns a setting also owns its default; as plain numbers."""
+    return {name: _plain(value) for name, value in values.items() if value is not None}
+
+
+def _plain(value: object) -> object:
+    """Return a number of a unit without it: events tell settings, and they are encoded as what they are."""
+    if isinstance(value, Duration):
+        return float(value)
+    return int(value) if isinstance(value, Rate | Size | TimeOfDay) else value
 
 
 def _first_said(*values: T | None) -> T | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from walrep.config import (
@@ -84,6 +85,28 @@ def test_every_setting_is_taken_over(load: Load) -> None:
     assert second.flush == FlushPolicy(rpo_s=5.0, first_commit_s=0.25, segment_bytes_max=4096)
     assert second.spool == SpoolLimits(outbox_bytes_max=64 << 10, cache_bytes_max=0)
     assert (second.enable_wal, second.wait, second.new_timeline) == (False, False, False)
+
+
+def test_settings_are_plain_numbers(load: Load) -> None:
+    """Events tell some of them, and are encoded as what they are."""
+    text = f"""
+        rpo = "1m"
+        upload-bytes-per-day-warn = "1GB"
+        limit-upload = "2MiB/s"
+        snapshot-at = "03:00"
+        shutdown-deadline = "5s"
+        {ONE}
+    """
+    settings = load(text)
+    (database,) = settings.databases
+    found = [
+        database.flush.rpo_s,
+        database.budget.upload_bytes_per_day_warn,
+        settings.upload_bytes_per_s,
+        settings.shutdown_deadline_s,
+    ]
+    assert [type(each) for each in found] == [float, int, int, float]
+    assert msgspec.json.encode([database.flush, database.spool, database.budget, database.retention])
 
 
 def test_command_line_wins_over_the_file(load: Load) -> None:

@@ -61,13 +61,13 @@ def test_the_pace_lasts_until_midnight_and_says_so() -> None:
     ("changes", "not_before_s", "is_eased"),
     [
         ({"spent_count": 251}, 990 + 43_200 / 188, False),
-        ({"spent_count": 250}, 1000.0, False),
-        ({"spent_count": 249}, 1000.0, True),
-        ({"spent_count": 240}, 1000.0, True),
+        ({"spent_count": 250}, -inf, False),
+        ({"spent_count": 249}, -inf, True),
+        ({"spent_count": 240}, -inf, True),
         ({"spent_count": 240, "claimed_count": 20}, 990 + 43_200 / 179, False),
         ({"spent_count": 500}, 1000 + 43_200, False),
         ({"spent_count": 700}, 1000 + 43_200, False),
-        ({"now_ms": 20_001 * DAY_MS, "spent_count": 0}, 1000.0, True),
+        ({"now_ms": 20_001 * DAY_MS, "spent_count": 0}, -inf, True),
     ],
 )
 def test_what_is_ahead_of_an_even_use_goes_at_once(

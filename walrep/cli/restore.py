@@ -127,8 +127,8 @@ def _restore_config(session: Session, options: _Options, config: Path) -> None:
         if options.as_json:
             _print_json(output, outcome, database=str(each.database))
         else:
-            output.line(f"{each.database}")
-            _print_text(output, outcome)
+            output.line(str(each.database))
+            _print_text(output, outcome, about=f"{each.database}: ")
 
 
 def _refuse_for_one(options: _Options) -> None:
@@ -201,7 +201,7 @@ def _print_json(output: Output, outcome: RestoreOutcome, **about: str) -> None:
     )
 
 
-def _print_text(output: Output, outcome: RestoreOutcome) -> None:
+def _print_text(output: Output, outcome: RestoreOutcome, *, about: str = "") -> None:
     plan = outcome.plan
     rows = [
         (
@@ -229,4 +229,4 @@ def _print_text(output: Output, outcome: RestoreOutcome) -> None:
     for label, text in rows:
         output.line(f"{label.ljust(width)}  {text}")
     for notice in outcome.notices:
-        output.note(f"note: {notice}")
+        output.note(f"note: {about}{notice}")

@@ -111,7 +111,7 @@ class BudgetFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Pace(msgspec.Struct, frozen=True, kw_only=True):
-    """When the next segment may go, `not_before_s` on the monotonic clock, and how often they may from now on.
+    """When the next segment may go, `not_before_s` on the monotonic clock (-inf: nothing holds it up), and how often.
 
     `is_eased`: so much is left that the RPO that was asked for can be kept for a while.
     """
@@ -193,7 +193,7 @@ def plan_pace(facts: BudgetFacts) -> Pace:
     even_count = daily_count * (1 - 1 / SEGMENTS_PER_DAY_MIN) * remaining_s / _DAY_S
     ahead_count = segment_count - even_count
     interval_s = remaining_s / segment_count if segment_count else remaining_s
-    not_before_s = facts.now_s if segment_count and ahead_count >= 1 else facts.last_s + interval_s
+    not_before_s = -inf if segment_count and ahead_count >= 1 else facts.last_s + interval_s
     if not segment_count:
         not_before_s = facts.now_s + remaining_s
     told = f"budget: {facts.puts_max} PUTs a day, {max(0, left_count)} left until 00:00 UTC"
