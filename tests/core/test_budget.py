@@ -62,9 +62,10 @@ def test_the_pace_lasts_until_midnight_and_says_so() -> None:
     [
         ({"spent_count": 251}, 990 + 43_200 / 188, False),
         ({"spent_count": 250}, -inf, False),
-        ({"spent_count": 249}, -inf, True),
-        ({"spent_count": 240}, -inf, True),
-        ({"spent_count": 240, "claimed_count": 20}, 990 + 43_200 / 179, False),
+        ({"spent_count": 244}, -inf, False),
+        ({"spent_count": 243}, -inf, True),
+        ({"spent_count": 240, "claims": (15, 5)}, 990 + 43_200 / 179, False),
+        ({"spent_count": 240, "claims": (261,)}, -inf, True),
         ({"spent_count": 500}, 1000 + 43_200, False),
         ({"spent_count": 700}, 1000 + 43_200, False),
         ({"now_ms": 20_001 * DAY_MS, "spent_count": 0}, -inf, True),
@@ -147,7 +148,7 @@ def test_only_openings_and_a_full_outbox_go_beyond_the_budget(
     given_facts = facts(
         now_ms=20_000 * DAY_MS + of_day_ms,
         spent_count=spent,
-        claimed_count=claimed,
+        claims=(claimed,),
         is_pressed=pressed,
         is_stopping=stopping,
     )

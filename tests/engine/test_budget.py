@@ -22,7 +22,7 @@ from walrep.errors import SpoolError, StoreError, StoreUnavailable
 from walrep.store.memory import MemoryStore
 from walrep.store.meter import MeteredStore
 from walrep.store.retry import RetryingStore, RetryPolicy
-from walrep.testing.faults import FaultyStore
+from walrep.testing.faults import Fault, FaultyStore
 
 BASE = {pgno: random.Random(pgno).randbytes(512) for pgno in range(1, 6)}
 PUTS_MAX = 60
@@ -264,20 +264,24 @@ def test_a_stop_uses_the_share_of_packs(rig: Rig) -> None:
     rig.clock.run(body())
 
 
-def test_a_pack_that_waits_is_not_passed_by_segments(rig: Rig) -> None:
-    """What it needs is set aside as soon as a new day begins, or a burst of segments would starve it."""
-    save_days(rig.state_dir, [DaySpent(rig.today, put_count=PUTS_MAX - 20)])
+@pytest.mark.parametrize(("put_count", "told"), [(8, "-> the next segment then"), (21, "-> a segment each ")])
+def test_segments_leave_what_a_pack_waits_for_if_it_can_have_it_today(rig: Rig, put_count: int, told: str) -> None:
+    """20 are left: 12 of them are the share of the day, and 8 are for a pack that was sent in vain."""
+    save_days(rig.state_dir, [DaySpent(rig.today, put_count=PUTS_MAX - 20 - put_count * (put_count == 8))])
+    rig.shipment.faults.faults = [Fault(verb="put", number=1, error=lambda: StoreUnavailable("down"))]
 
     async def body() -> None:
         rig.start()
         rig.budget.watch(rig.shipment.rig.spool)
+        retrying = RetryingStore(rig.store, rig.clock, RetryPolicy(), Random(1), lambda _error, _delay_s: None)
         async with asyncio.TaskGroup() as group:
-            group.create_task(rig.store.put("packs/large", bytes(21)))
-            await rig.clock.sleep(10)
-            # 20 are left, and 12 of them are the share of the day: without the pack there would be 5 segments.
+            waiting = group.create_task(retrying.put("packs/large", bytes(put_count)))
+            await rig.clock.sleep(40)
             pace = rig.budget.pace()
             assert pace is not None
-            assert pace.reason.endswith("20 left until 00:00 UTC -> the next segment then")
+            assert f"20 left until 00:00 UTC {told}" in pace.reason
+            await rig.clock.sleep(rig.until_midnight_s() + 200)
+            assert waiting.done()
 
     rig.clock.run(body())
 

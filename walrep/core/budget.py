@@ -8,7 +8,8 @@ A day is one of UTC, by the clock of this machine. A budget of N is kept for dif
     segments  what is left when the upkeep of the rest of the day is set aside
 
 The upkeep is 12 a day for the day's pack, the snapshot, the record and some starts; a pack for each quarter of an hour
-that is left; and what waits for its turn already. A pack replaces two objects at least, so there are never more packs
+that is left; and what waits already because it failed. What needs more than is left waits for the next day, at the
+beginning of which it goes first. A pack replaces two objects at least, so there are never more packs
 than half the segments.
 
 Segments are spread over the day: as long as more is left than an even use would have left by now, the RPO is the one
@@ -67,8 +68,10 @@ SEGMENTS_PER_DAY_MIN = 24
 PUTS_PER_DAY_MIN = SEGMENTS_PER_DAY_MIN + SEGMENTS_PER_DAY_MIN // 2 + UPKEEP_PUTS_PER_DAY
 """The smallest budget: a segment an hour, a pack for two of them, and the upkeep."""
 
-_EASED_COUNT = 2.0
-"""So far ahead of an even use, the RPO is the one that was asked for again; told earlier, it would come and go."""
+_EASED_COUNT_MIN = 4.0
+_EASED_SHARE = 1 / 48
+"""So far ahead of an even use, half an hour of it, the RPO is the one that was asked for again; told earlier, it would
+come and go with each segment and each pack."""
 
 _AGAIN_S = 60.0
 _AGAIN_S_MAX = 3600.0
@@ -96,7 +99,7 @@ class DaySpent(msgspec.Struct, frozen=True):
 class BudgetFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What is known when something may be sent. `now_s`, `last_s`: monotonic, and when a segment was sent last.
 
-    `spent_count`: of today. `claimed_count`: what upkeep waits for. `is_pressed`: outbox or disk are almost full.
+    `spent_count`: of today. `claims`: what upkeep waits for, each. `is_pressed`: outbox or disk are almost full.
     `is_stopping`: what is captured is being made durable for the last time.
     """
 
@@ -105,9 +108,20 @@ class BudgetFacts(msgspec.Struct, frozen=True, kw_only=True):
     now_s: float
     last_s: float
     spent_count: int
-    claimed_count: int = 0
+    claims: tuple[int, ...] = ()
     is_pressed: bool = False
     is_stopping: bool = False
+
+    @property
+    def left_count(self) -> int:
+        """What is left of today; less than nothing when more was sent."""
+        return self.puts_max - self.spent_count
+
+    @property
+    def segments_count(self) -> int:
+        """How many segments may still be sent today, when what upkeep waits for and can have today is set aside."""
+        claimed_count = sum(each for each in self.claims if each <= self.left_count)
+        return segments_possible(self.left_count - claimed_count, _remaining_s(self.now_ms))
 
 
 class Pace(msgspec.Struct, frozen=True, kw_only=True):
@@ -187,8 +201,7 @@ def rpo_under(puts_max: int, rpo_s: float, commit_count: float, active_s: float)
 def plan_pace(facts: BudgetFacts) -> Pace:
     """Decide when the next segment may be sent."""
     remaining_s = _remaining_s(facts.now_ms)
-    left_count = facts.puts_max - facts.spent_count
-    segment_count = segments_possible(left_count - facts.claimed_count, remaining_s)
+    segment_count = facts.segments_count
     daily_count = segments_possible(facts.puts_max, _DAY_S)
     even_count = daily_count * (1 - 1 / SEGMENTS_PER_DAY_MIN) * remaining_s / _DAY_S
     ahead_count = segment_count - even_count
@@ -196,12 +209,12 @@ def plan_pace(facts: BudgetFacts) -> Pace:
     not_before_s = -inf if segment_count and ahead_count >= 1 else facts.last_s + interval_s
     if not segment_count:
         not_before_s = facts.now_s + remaining_s
-    told = f"budget: {facts.puts_max} PUTs a day, {max(0, left_count)} left until 00:00 UTC"
+    told = f"budget: {facts.puts_max} PUTs a day, {max(0, facts.left_count)} left until 00:00 UTC"
     shown = format_duration(round(interval_s) * 1000)
     return Pace(
         not_before_s=not_before_s,
         interval_s=interval_s,
-        is_eased=ahead_count >= _EASED_COUNT,
+        is_eased=ahead_count >= max(_EASED_COUNT_MIN, daily_count * _EASED_SHARE),
         reason=f"{told} -> a segment each {shown}" if segment_count else f"{told} -> the next segment then",
     )
 
@@ -214,7 +227,7 @@ def plan_put(kind: PutKind, put_count: int, facts: BudgetFacts, tried: tuple[int
     again_s = _again_s(facts, tried)
     if kind == "opening":
         return _plan_opening(put_count, facts, again_s)
-    left_count = facts.puts_max - facts.spent_count
+    left_count = facts.left_count
     if kind == "upkeep":
         if put_count > facts.puts_max - SEGMENTS_PER_DAY_MIN:
             return PutPlan(wait_s=inf, reason="it takes more than a day has")
@@ -229,23 +242,22 @@ def plan_put(kind: PutKind, put_count: int, facts: BudgetFacts, tried: tuple[int
 
 
 def _plan_opening(put_count: int, facts: BudgetFacts, again_s: float) -> PutPlan:
-    is_over = facts.spent_count + put_count > facts.puts_max
+    is_over = put_count > facts.left_count
     # What failed is sent again as often as a segment may be; beyond the budget seldom.
     wait_s = again_s if is_over or not plan_pace(facts).is_eased else 0.0
     return PutPlan(wait_s=wait_s, reason="a timeline begins", is_over=is_over)
 
 
 def _segment_wait_s(kind: PutKind, put_count: int, facts: BudgetFacts, again_s: float) -> float:
-    left_count = facts.puts_max - facts.spent_count
     remaining_s = _remaining_s(facts.now_ms)
-    if put_count > left_count:
+    if put_count > facts.left_count:
         return remaining_s
     if facts.is_stopping:
         # What was set aside for upkeep, too: a stop that leaves nothing behind is worth more than a pack.
         return 0.0
     if kind == "proof":
         return again_s
-    if put_count > segments_possible(left_count - facts.claimed_count, remaining_s):
+    if put_count > facts.segments_count:
         return remaining_s
     return max(0.0, plan_pace(facts).not_before_s - facts.now_s)
 

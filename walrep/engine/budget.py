@@ -100,7 +100,7 @@ class Budget:
 
     def pace(self) -> Pace | None:
         """Return when the next segment may be sent; None without a limit."""
-        return None if self._puts_max == _UNLIMITED else plan_pace(self._facts(is_pressed=False))
+        return None if self._puts_max == _UNLIMITED else plan_pace(self._facts())
 
     @asynccontextmanager
     async def sending(self, key: str, put_count: int, size_bytes: int) -> AsyncIterator[None]:
@@ -201,11 +201,10 @@ class Budget:
 
     async def _facts_now(self, key: str) -> BudgetFacts:
         is_pressed = self._spool is not None and await self._parts.runner.run(self._is_pressed)
-        facts = self._facts(is_pressed=is_pressed)
-        # What waits does not stand in its own way.
-        return msgspec.structs.replace(facts, claimed_count=facts.claimed_count - self._claims.get(key, 0))
+        return self._facts(key, is_pressed=is_pressed)
 
-    def _facts(self, *, is_pressed: bool) -> BudgetFacts:
+    def _facts(self, key: str = "", *, is_pressed: bool = False) -> BudgetFacts:
+        """Return what is known; what waits under this key does not stand in its own way."""
         self._begin_day()
         clock = self._parts.clock
         return BudgetFacts(
@@ -214,7 +213,7 @@ class Budget:
             now_s=clock.monotonic_s(),
             last_s=self._last_s,
             spent_count=self._spent.put_count,
-            claimed_count=sum(self._claims.values()),
+            claims=tuple(count for waiting, count in self._claims.items() if waiting != key),
             is_pressed=is_pressed,
             is_stopping=self._stopping.is_set(),
         )
