@@ -321,7 +321,12 @@ async def open_stores(
     `s3` is what URLs of buckets leave open.
     """
     runner = ThreadRunner(threads, "walrep-store")
-    rate = None if upload_bytes_per_s is None else UploadRate(clock, upload_bytes_per_s)
+    rate = None
+    if upload_bytes_per_s is not None:
+        rate = UploadRate(clock, upload_bytes_per_s)
+        # A part waits behind whatever else is in flight; it is tried again all the same.
+        slow_s = policy.part_deadline_s + _BYTES_IN_FLIGHT_MAX / upload_bytes_per_s
+        policy = msgspec.structs.replace(policy, part_deadline_s=slow_s)
     clients = S3Clients(environment, s3, clock, rate=rate)
     try:
         yield Stores(runner, clock, clients, policy, rate)

@@ -11,6 +11,7 @@ import pytest
 from tests.store.buckets import OwningStore
 from tests.store.scripted import OK, scripted
 from tests.store.uploads import MIB, SIZES, Parts
+from walrep import app
 from walrep.clock import SystemClock
 from walrep.disk.atomic import FILE_CALLS, FileCalls
 from walrep.errors import PreconditionFailed
@@ -18,7 +19,9 @@ from walrep.runner import InlineRunner
 from walrep.store.base import Store
 from walrep.store.local import LocalStore
 from walrep.store.rate import UploadRate, waits_extend
+from walrep.store.retry import RetryPolicy
 from walrep.store.s3_client import S3Clients
+from walrep.store.s3_url import S3Access
 from walrep.testing.clock import SimClock
 from walrep.testing.contract import MakeStore, StoreContract
 
@@ -114,6 +117,13 @@ def test_what_is_waited_for_a_turn_does_not_count_as_silence() -> None:
 
     clock.run(main())
     assert clock.monotonic_s() >= 60
+
+
+@pytest.mark.parametrize(("bytes_per_s", "deadline_s"), [(None, 180), (MIB, 180 + 128), (MIB // 8, 180 + 8 * 128)])
+async def test_a_part_that_had_to_wait_long_may_still_be_sent_again(bytes_per_s: int | None, deadline_s: float) -> None:
+    opening = app.open_stores(1, SystemClock(), {}, S3Access(), RetryPolicy(), upload_bytes_per_s=bytes_per_s)
+    async with opening as stores:
+        assert stores._policy.part_deadline_s == deadline_s
 
 
 def test_a_folder_is_written_at_the_rate(tmp_path: Path) -> None:
