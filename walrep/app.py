@@ -8,14 +8,12 @@ from __future__ import annotations
 import asyncio
 import platform
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, tzinfo
 from functools import partial
 from importlib import metadata
 from pathlib import Path
 from random import SystemRandom
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 import zstandard
@@ -38,21 +36,23 @@ from walrep.engine.detach import DetachOutcome, detach as run_detach
 from walrep.engine.fetch import read_history
 from walrep.engine.inspect import DumpRecord
 from walrep.engine.janitor import Janitor, PruneOutcome, Pruning
-from walrep.engine.lineage import read_replica_info
 from walrep.engine.parts import OpenedStore
 from walrep.engine.pins import KeepOutcome
 from walrep.engine.planning import Wanted
-from walrep.engine.restored import note_restored, position_before
+from walrep.engine.restored import note_restored
 from walrep.engine.restorer import Progress, RestoreOutcome, RestoreRequest, restore as run_restore
 from walrep.engine.settings import ReplicateSettings, default_state_dir
 from walrep.engine.supervisor import Supervisor, new_writer
-from walrep.errors import UsageError, WalrepError
+from walrep.engine.together import DatabaseRestore, restore_together, undo_of
+from walrep.errors import WalrepError
 from walrep.runner import ThreadRunner
 from walrep.sqlite.keeper import engine_version
 from walrep.store.base import Store
 from walrep.store.limit import LimitedStore, StoreLimits
 from walrep.store.local import LocalStore
+from walrep.store.meter import MeteredStore, one_request
 from walrep.store.observe import ObservedStore, RequestCounter
+from walrep.store.rate import UploadRate
 from walrep.store.retry import Retries, RetryingStore, RetryPolicy
 from walrep.store.s3 import S3Store
 from walrep.store.s3_client import S3Clients
@@ -68,7 +68,6 @@ __all__ = [
     "find_pin",
     "is_replica",
     "keep",
-    "local_zone",
     "open_stores",
     "plan_compaction",
     "plan_prune",
@@ -76,6 +75,7 @@ __all__ = [
     "read_replica",
     "replicate",
     "restore",
+    "restore_all",
     "snapshot",
     "system_clock",
     "unkeep",
@@ -94,9 +94,6 @@ _COMMANDS = RetryPolicy(put_deadline_s=60.0, part_deadline_s=60.0)
 _READ_THREADS = 4
 _DETACH_WAIT_S = 60.0
 """Longer than the default shutdown deadline: the walrep that runs drains first."""
-
-_LOCAL_TIME = Path("/etc/localtime")
-_TIME_ZONE_HINT = "set TZ to a name such as Europe/Berlin, or unset it"
 
 
 def system_clock() -> Clock:
@@ -120,7 +117,10 @@ async def replicate(
 
     """
     raise_descriptor_limit()
-    async with open_stores(_STORE_THREADS, clock, environment, settings.s3, _WRITING) as stores:
+    opening = open_stores(
+        _STORE_THREADS, clock, environment, settings.s3, _WRITING, upload_bytes_per_s=settings.upload_bytes_per_s
+    )
+    async with opening as stores:
         supervisor = Supervisor(settings, open_store=stores.open, clock=clock, report=report, new_writer=new_writer)
         await supervisor.run(stop)
 
@@ -150,8 +150,7 @@ async def restore(
     """
     state_dir = default_state_dir(request.output)
     async with _opened(url, clock, environment) as (store, runner):
-        info = await read_replica_info(store) if state_dir.is_dir() else None
-        undo = None if info is None else await runner.run(partial(position_before, state_dir, info.replica))
+        undo = await undo_of(state_dir, store, runner)
         outcome = await run_restore(
             store,
             msgspec.structs.replace(request, undo=None if undo is None else str(undo)),
@@ -162,6 +161,23 @@ async def restore(
         if undo is not None and outcome.written:
             await runner.run(partial(note_restored, state_dir, parse_bookmark(outcome.bookmark)))
         return outcome
+
+
+async def restore_all(
+    wanted: Sequence[DatabaseRestore],
+    s3: S3Access,
+    *,
+    clock: Clock,
+    environment: Mapping[str, str],
+    progress: Progress,
+) -> list[RestoreOutcome]:
+    """Restore databases together, in this order; see `walrep.engine.together` for what it raises."""
+    runner = ThreadRunner(_READ_THREADS, "walrep-read")
+    try:
+        async with open_stores(_READ_THREADS, clock, environment, s3, _COMMANDS) as stores:
+            return await restore_together(wanted, open_store=stores.open, clock=clock, runner=runner, progress=progress)
+    finally:
+        runner.close()
 
 
 async def read_replica(url: StoreUrl, *, clock: Clock, environment: Mapping[str, str]) -> History:
@@ -233,26 +249,6 @@ def dump_file(path: Path) -> Iterator[DumpRecord]:
         yield from inspect.dump_file(path)
 
 
-def local_zone(environment: Mapping[str, str], local_time: Path = _LOCAL_TIME) -> tzinfo:
-    """Return the zone of local times: TZ, else the system's, else UTC.
-
-    Raises:
-        UsageError: TZ names no zone of the time zone database.
-
-    """
-    name = environment.get("TZ", "").removeprefix(":")
-    if name:
-        try:
-            return ZoneInfo(name)
-        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-            raise UsageError("the time zone is not known", detail=f"TZ={name}", hint=_TIME_ZONE_HINT) from error
-    try:
-        with local_time.open("rb") as file:
-            return ZoneInfo.from_file(file, key=_zone_name(local_time))
-    except (ValueError, OSError):
-        return UTC
-
-
 def versions() -> dict[str, str]:
     """Return the versions of walrep and of what it is made of."""
     return {
@@ -265,13 +261,21 @@ def versions() -> dict[str, str]:
 
 
 class Stores:
-    """Composes stores: counting inside limits inside retries, so that each attempt is counted, without its waits."""
+    """Composes stores: counting inside limits inside a meter inside retries, so that each attempt counts for itself."""
 
-    def __init__(self, runner: ThreadRunner, clock: Clock, clients: S3Clients, policy: RetryPolicy) -> None:
+    def __init__(
+        self,
+        runner: ThreadRunner,
+        clock: Clock,
+        clients: S3Clients,
+        policy: RetryPolicy,
+        rate: UploadRate | None = None,
+    ) -> None:
         self._runner = runner
         self._clock = clock
         self._clients = clients
         self._policy = policy
+        self._rate = rate
         self._limits = StoreLimits(_REQUESTS_IN_FLIGHT_MAX, _BYTES_IN_FLIGHT_MAX)
 
     def open(self, url: StoreUrl, notify: Callable[[WalrepError, float], None]) -> OpenedStore:
@@ -283,30 +287,49 @@ class Stores:
             counter.failed()
             notify(error, delay_s)
 
+        def may_try_again() -> bool:
+            return metered.may_try_again()
+
         store: LocalStore | S3Store
         match url:
             case FileUrl(path=path):
-                store = LocalStore(path, self._runner, self._clock)
+                store = LocalStore(path, self._runner, self._clock, rate=self._rate)
             case S3Url():
-                retries = Retries(self._clock, self._policy, SystemRandom(), failed)
+                retries = Retries(self._clock, self._policy, SystemRandom(), failed, may_try_again)
                 store = S3Store(url, self._clients, self._runner, counter, retries)
         limited = LimitedStore(ObservedStore(store, self._clock, counter), self._limits, store.held_bytes)
+        metered = MeteredStore(limited, store.put_requests if isinstance(store, S3Store) else one_request)
         return OpenedStore(
-            store=RetryingStore(limited, self._clock, self._policy, SystemRandom(), notify),
+            store=RetryingStore(metered, self._clock, self._policy, SystemRandom(), notify),
             upload_p95_s=counter.upload_p95_s,
             counts=lambda: counter.counts,
+            metered=metered,
         )
 
 
 @asynccontextmanager
 async def open_stores(
-    threads: int, clock: Clock, environment: Mapping[str, str], s3: S3Access, policy: RetryPolicy
+    threads: int,
+    clock: Clock,
+    environment: Mapping[str, str],
+    s3: S3Access,
+    policy: RetryPolicy,
+    upload_bytes_per_s: int | None = None,
 ) -> AsyncIterator[Stores]:
-    """Open what stores share: threads for blocking work, and clients; `s3` is what URLs of buckets leave open."""
+    """Open what stores share: threads for blocking work, clients, and the rate of all uploads together.
+
+    `s3` is what URLs of buckets leave open.
+    """
     runner = ThreadRunner(threads, "walrep-store")
-    clients = S3Clients(environment, s3, clock)
+    rate = None
+    if upload_bytes_per_s is not None:
+        rate = UploadRate(clock, upload_bytes_per_s)
+        # A part waits behind whatever else is in flight; it is tried again all the same.
+        slow_s = policy.part_deadline_s + _BYTES_IN_FLIGHT_MAX / upload_bytes_per_s
+        policy = msgspec.structs.replace(policy, part_deadline_s=slow_s)
+    clients = S3Clients(environment, s3, clock, rate=rate)
     try:
-        yield Stores(runner, clock, clients, policy)
+        yield Stores(runner, clock, clients, policy, rate)
     finally:
         await clients.aclose()
         runner.close()
@@ -352,9 +375,3 @@ def _make_folders(parent: Path, *names: str) -> tuple[Path, ...]:
     for folder in folders:
         folder.mkdir()
     return folders
-
-
-def _zone_name(local_time: Path) -> str | None:
-    """Return `Europe/Berlin` for a link into the time zone database."""
-    _, found, name = str(local_time.resolve()).partition("/zoneinfo/")
-    return name if found else None

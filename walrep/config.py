@@ -6,11 +6,15 @@
     outbox-limit = "1GiB"
     cache-limit = "256MiB"
     disk-reserve = "64MiB"
-    shutdown-deadline = "30s"        # this one and the next are for all
+    shutdown-deadline = "30s"        # this one and the next two are for all
     rival-check = "15m"
+    limit-upload = "2MiB/s"          # of all databases together; default: as fast as it goes
 
     snapshots = true                 # one a day beside the base, when something was committed
     snapshot-at = "03:00"            # UTC; default: spread by the identity of the replica
+
+    puts-per-day-max = 500           # PUTs of each database on a day (UTC); default: any number
+    upload-bytes-per-day-warn = "1GB"
 
     [retention]                      # a default for all databases, too
     window = "30d"                   # any transaction of that long
@@ -51,6 +55,8 @@ from typing import Any, TypeVar
 import msgspec
 
 from walrep.config_file import DatabaseTable, RetentionTable, Tuning, read_file
+from walrep.core.amounts import Duration, Rate, Size, TimeOfDay
+from walrep.core.budget import PUTS_PER_DAY_MIN, SEGMENTS_PER_DAY_MIN, UPKEEP_PUTS_PER_DAY, BudgetPolicy
 from walrep.core.flush import FlushPolicy
 from walrep.core.retention import RetentionPolicy
 from walrep.core.snapshots import SnapshotPolicy
@@ -66,6 +72,7 @@ __all__ = [
     "settings_from_pairs",
 ]
 
+_SEGMENTS_IN_OUTBOX_MIN = 4
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:", re.ASCII)
 
 T = TypeVar("T")
@@ -76,8 +83,11 @@ class Overrides(msgspec.Struct, frozen=True, kw_only=True):
 
     rpo_s: float | None = None
     shutdown_deadline_s: float | None = None
+    upload_bytes_per_s: int | None = None
     state_dir: Path | None = None
     snapshot_at_s: int | None = None
+    puts_per_day_max: int | None = None
+    upload_bytes_per_day_warn: int | None = None
     enable_wal: bool = False
     wait: bool = False
     new_timeline: bool = False
@@ -106,7 +116,13 @@ def load_settings(file: Path, overrides: Overrides, environment: Mapping[str, st
     _check_distinct(databases)
     deadline_s = _first_said(overrides.shutdown_deadline_s, written.shutdown_deadline)
     s3 = _s3_defaults(written.s3, _Places(base, environment, f"{file}, s3"))
-    return _settings(databases, shutdown_deadline_s=deadline_s, rival_check_s=written.rival_check, s3=s3)
+    return _settings(
+        databases,
+        shutdown_deadline_s=deadline_s,
+        rival_check_s=written.rival_check,
+        s3=s3,
+        upload_bytes_per_s=_first_said(overrides.upload_bytes_per_s, written.limit_upload),
+    )
 
 
 def retention_for(
@@ -161,7 +177,11 @@ def settings_from_pairs(
         for path, url in zip(paths, urls, strict=True)
     ]
     _check_distinct(databases)
-    return _settings(databases, shutdown_deadline_s=overrides.shutdown_deadline_s)
+    return _settings(
+        databases,
+        shutdown_deadline_s=overrides.shutdown_deadline_s,
+        upload_bytes_per_s=overrides.upload_bytes_per_s,
+    )
 
 
 class _Places(msgspec.Struct, frozen=True):
@@ -225,7 +245,18 @@ def _database(table: DatabaseTable, defaults: Tuning, overrides: Overrides, plac
             disk_reserve_bytes=_first_said(table.disk_reserve, defaults.disk_reserve),
         )
     )
+    budget = BudgetPolicy(
+        **_said(
+            puts_per_day_max=_first_said(overrides.puts_per_day_max, table.puts_per_day_max, defaults.puts_per_day_max),
+            upload_bytes_per_day_warn=_first_said(
+                overrides.upload_bytes_per_day_warn,
+                table.upload_bytes_per_day_warn,
+                defaults.upload_bytes_per_day_warn,
+            ),
+        )
+    )
     _check_amounts(flush, spool, places.where)
+    _check_budget(budget, flush, spool, places.where)
     prunes = _first_said(table.retention.prune, defaults.retention.prune) is not False
     policy = _retention(table.retention, defaults.retention, where=places.where)
     snapshots = _first_said(table.snapshots, defaults.snapshots) is not False
@@ -238,6 +269,7 @@ def _database(table: DatabaseTable, defaults: Tuning, overrides: Overrides, plac
         spool=spool,
         retention=policy if prunes else None,
         snapshots=SnapshotPolicy(automatic=snapshots, at_s=at_s),
+        budget=budget,
         enable_wal=table.enable_wal or overrides.enable_wal,
         wait=table.wait or overrides.wait,
         new_timeline=overrides.new_timeline,
@@ -270,6 +302,25 @@ def _check_amounts(flush: FlushPolicy, spool: SpoolLimits, where: str) -> None:
         )
 
 
+def _check_budget(budget: BudgetPolicy, flush: FlushPolicy, spool: SpoolLimits, where: str) -> None:
+    puts_max = budget.puts_per_day_max
+    if puts_max is None:
+        return
+    if puts_max < PUTS_PER_DAY_MIN:
+        raise UsageError(
+            "puts-per-day-max is too small",
+            detail=f"{where}: {puts_max} < {PUTS_PER_DAY_MIN}",
+            hint=f"a segment an hour is {SEGMENTS_PER_DAY_MIN} a day, their packs {SEGMENTS_PER_DAY_MIN // 2}, and the "
+            f"day's pack, a snapshot, retention and starts {UPKEEP_PUTS_PER_DAY}: at least {PUTS_PER_DAY_MIN} together",
+        )
+    if spool.outbox_bytes_max < _SEGMENTS_IN_OUTBOX_MIN * flush.segment_bytes_max:
+        raise UsageError(
+            "outbox-limit is too small beside puts-per-day-max",
+            detail=f"{where}: {spool.outbox_bytes_max} < {_SEGMENTS_IN_OUTBOX_MIN} * {flush.segment_bytes_max} bytes",
+            hint="full segments wait there for their turn: allow for four of segment-size, or make that smaller",
+        )
+
+
 def _s3_defaults(written: S3Access, places: _Places) -> S3Access:
     """Expand variables in `[s3]`, so that secrets need not stand in the file."""
     texts = {
@@ -288,8 +339,15 @@ def _settings(databases: Sequence[DatabaseSettings], **said: object) -> Replicat
 
 
 def _said(**values: object) -> dict[str, Any]:
-    """Return what was said, so that the struct that owns a setting also owns its default."""
-    return {name: value for name, value in values.items() if value is not None}
+    """Return what was said, so that the struct that owns a setting also owns its default; as plain numbers."""
+    return {name: _plain(value) for name, value in values.items() if value is not None}
+
+
+def _plain(value: object) -> object:
+    """Return a number of a unit without it: events tell settings, and they are encoded as what they are."""
+    if isinstance(value, Duration):
+        return float(value)
+    return int(value) if isinstance(value, Rate | Size | TimeOfDay) else value
 
 
 def _first_said(*values: T | None) -> T | None:

@@ -13,7 +13,16 @@ from pathlib import Path
 
 import msgspec
 
-from walrep.core.amounts import Duration, Size, TimeOfDay, parse_duration_s, parse_size_bytes, parse_time_of_day_s
+from walrep.core.amounts import (
+    Duration,
+    Rate,
+    Size,
+    TimeOfDay,
+    parse_duration_s,
+    parse_rate_bytes_per_s,
+    parse_size_bytes,
+    parse_time_of_day_s,
+)
 from walrep.errors import UsageError
 from walrep.store.s3_url import S3Access
 
@@ -53,6 +62,8 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     disk_reserve: Size | None = None
     snapshots: bool | None = None
     snapshot_at: TimeOfDay | None = None
+    puts_per_day_max: int | None = None
+    upload_bytes_per_day_warn: Size | None = None
     retention: RetentionTable = RetentionTable()
 
 
@@ -71,6 +82,7 @@ class ConfigFile(Tuning, frozen=True, kw_only=True, forbid_unknown_fields=True, 
 
     shutdown_deadline: Duration | None = None
     rival_check: Duration | None = None
+    limit_upload: Rate | None = None
     s3: S3Access = S3Access()
     database: tuple[DatabaseTable, ...] = ()
 
@@ -112,6 +124,8 @@ def _decode(kind: type, value: object) -> object:
     """Convert what msgspec does not know; it adds the key path to a ValueError."""
     if kind is TimeOfDay:
         return TimeOfDay(parse_time_of_day_s(value))
+    if kind is Rate:
+        return Rate(parse_rate_bytes_per_s(value))
     return Duration(parse_duration_s(value)) if kind is Duration else Size(parse_size_bytes(value))
 
 

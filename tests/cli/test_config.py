@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from walrep.config import (
@@ -12,7 +13,8 @@ from walrep.config import (
     load_settings,
     settings_from_pairs,
 )
-from walrep.core.amounts import parse_duration_s, parse_size_bytes
+from walrep.core.amounts import parse_duration_s, parse_rate_bytes_per_s, parse_size_bytes
+from walrep.core.budget import BudgetPolicy
 from walrep.core.flush import FlushPolicy
 from walrep.engine.settings import DatabaseSettings, ReplicateSettings, SpoolLimits, default_state_dir
 from walrep.errors import UsageError
@@ -48,6 +50,7 @@ def test_every_setting_is_taken_over(load: Load) -> None:
         segment-size = "8MiB"
         outbox-limit = "2GiB"
         cache-limit = 1_000_000
+        puts-per-day-max = 500
         shutdown-deadline = "1.5s"
         [[database]]
         path = "/srv/a.db"
@@ -63,6 +66,8 @@ def test_every_setting_is_taken_over(load: Load) -> None:
         segment-size = 4096
         outbox-limit = "64KiB"
         cache-limit = 0
+        puts-per-day-max = 48
+        upload-bytes-per-day-warn = "1GB"
     """)
     first, second = settings.databases
     assert settings.shutdown_deadline_s == 1.5
@@ -72,12 +77,36 @@ def test_every_setting_is_taken_over(load: Load) -> None:
         state_dir=Path("/var/lib/walrep/a"),
         flush=FlushPolicy(rpo_s=60.0, first_commit_s=2.0, segment_bytes_max=8 << 20),
         spool=SpoolLimits(outbox_bytes_max=2 << 30, cache_bytes_max=1_000_000),
+        budget=BudgetPolicy(puts_per_day_max=500),
         enable_wal=True,
         wait=True,
     )
+    assert second.budget == BudgetPolicy(puts_per_day_max=48, upload_bytes_per_day_warn=10**9)
     assert second.flush == FlushPolicy(rpo_s=5.0, first_commit_s=0.25, segment_bytes_max=4096)
     assert second.spool == SpoolLimits(outbox_bytes_max=64 << 10, cache_bytes_max=0)
     assert (second.enable_wal, second.wait, second.new_timeline) == (False, False, False)
+
+
+def test_settings_are_plain_numbers(load: Load) -> None:
+    """Events tell some of them, and are encoded as what they are."""
+    text = f"""
+        rpo = "1m"
+        upload-bytes-per-day-warn = "1GB"
+        limit-upload = "2MiB/s"
+        snapshot-at = "03:00"
+        shutdown-deadline = "5s"
+        {ONE}
+    """
+    settings = load(text)
+    (database,) = settings.databases
+    found = [
+        database.flush.rpo_s,
+        database.budget.upload_bytes_per_day_warn,
+        settings.upload_bytes_per_s,
+        settings.shutdown_deadline_s,
+    ]
+    assert [type(each) for each in found] == [float, int, int, float]
+    assert msgspec.json.encode([database.flush, database.spool, database.budget, database.retention])
 
 
 def test_command_line_wins_over_the_file(load: Load) -> None:
@@ -147,6 +176,23 @@ REFUSED = {
     "no RPO": (f"rpo = 0\n{ONE}", "RPO must be more than zero", "database[0]", 'rpo = "1s"'),
     "empty segments": (f"segment-size = 0\n{ONE}", "segment-size must be more", "database[0]", ""),
     "outbox too small": (f'outbox-limit = "1MiB"\n{ONE}', "outbox-limit is smaller", "1048576 < 67108864", "outage"),
+    "budget too small": (
+        f"puts-per-day-max = 47\n{ONE}",
+        "puts-per-day-max is too small",
+        "database[0]: 47 < 48",
+        "a segment an hour is 24 a day, their packs 12, and the day's pack, a snapshot, retention and starts 12",
+    ),
+    "budget misspelt": (f"put-per-day-max = 500\n{ONE}", "does not exist", "put-per-day-max", "'puts-per-day-max'"),
+    "budget no number": (f'{ONE}puts-per-day-max = "500"', "is wrong", "database[0].puts-per-day-max", ""),
+    "budget, small outbox": (
+        f'puts-per-day-max = 500\noutbox-limit = "200MiB"\n{ONE}',
+        "outbox-limit is too small beside puts-per-day-max",
+        "209715200 < 4 * 67108864 bytes",
+        "four of segment-size",
+    ),
+    "no rate": (f'limit-upload = "2 Mbit"\n{ONE}', "is wrong", "limit-upload: expected bytes per second such as", ""),
+    "rate of nothing": (f"limit-upload = 0\n{ONE}", "is wrong", "limit-upload: expected bytes per second", ""),
+    "rate of one": (f'{ONE}limit-upload = "2MiB/s"', "does not exist", "database[0].limit-upload", "there is"),
     "variable": ('[[database]]\npath = "$NO"\nreplica = "b"', "variable is not set", "database[0].path: $NO", ""),
     "dollar": ('[[database]]\npath = "a$"\nreplica = "b"', "dollar sign", "database[0].path: a$", "$$"),
     "empty path": ('[[database]]\npath = ""\nreplica = "b"', "path is empty", "database[0].path", ""),
@@ -171,6 +217,13 @@ def test_what_is_not_understood_is_refused(load: Load, text: str, message: str, 
     assert (message in error.message, detail in error.detail, hint in error.hint) == (True, True, True), repr(
         (error.message, error.detail, error.hint)
     )
+
+
+def test_a_budget_of_the_command_line_is_checked_too(load: Load) -> None:
+    (database,) = load(f"puts-per-day-max = 500\n{ONE}", Overrides(puts_per_day_max=100)).databases
+    assert database.budget == BudgetPolicy(puts_per_day_max=100)
+    with pytest.raises(UsageError, match="too small"):
+        settings_from_pairs(["/a.db", "/b"], Overrides(puts_per_day_max=0), ENVIRONMENT)
 
 
 def test_home_must_be_known(tmp_path: Path) -> None:
@@ -228,6 +281,14 @@ def test_pairs_that_are_not_understood_are_refused(pairs: list[str], text: str) 
 )
 def test_durations(text: object, seconds: float) -> None:
     assert parse_duration_s(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(("text", "rate"), [("2MiB/s", 2 << 20), ("500kB/s", 500_000), ("1GB", 10**9), (7, 7)])
+def test_rates(load: Load, text: object, rate: int) -> None:
+    assert parse_rate_bytes_per_s(text) == rate
+    written = f'"{text}"' if isinstance(text, str) else text
+    assert load(f"limit-upload = {written}\n{ONE}").upload_bytes_per_s == rate
+    assert load(f"limit-upload = {written}\n{ONE}", Overrides(upload_bytes_per_s=5)).upload_bytes_per_s == 5
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from walrep.testing.clock import SimClock
 
 NOW_MS = 1_795_253_585_123
 FLUSHED = Flushed(
-    database="/srv/app.db", bookmark="B", seq=7, transactions=3, object_bytes=1536, lag_s=1.25, reason="rpo"
+    database="/srv/app.db", bookmark="B", seq=7, transactions=3, object_bytes=1536, lag_s=1.25, reason="rpo", rpo_s=10.0
 )
 ALARM = Alarm(database="/srv/app.db", key="long-reader", message="a reader holds the log", hint="end process 7")
 
@@ -47,6 +47,7 @@ def test_json_line_has_the_fields_of_the_event() -> None:
         "object_bytes": 1536,
         "lag_s": 1.25,
         "reason": "rpo",
+        "rpo_s": 10.0,
     }
 
 

@@ -123,7 +123,7 @@ def test_arguments_that_cannot_be_parsed_fail_as_json_too(capsys: pytest.Capture
         (["replicate", "a.db", "/b", "--rpo", "soon"], 2, "expected a duration such as"),
         (["replicate", "a.db", "/b", "--rpo", "0"], 2, "the RPO must be more than zero"),
         (["replicate", "--config", "nowhere.toml"], 2, "nowhere.toml: No such file"),
-        (["restore", "/b"], 2, "Missing option '-o'"),
+        (["restore", "/b"], 2, "no database to write is named"),
         (["restore", "/b", "-o", "x", "--txid", "1", "--at", "now"], 2, "--at and --txid are given"),
         (["restore", "/b", "-o", "x", "--at", "yesterdayish"], 2, "not a time"),
         (["restore", "/b", "-o", "x", "--bookmark", "7"], 2, "not a bookmark"),

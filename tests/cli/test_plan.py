@@ -118,6 +118,20 @@ def test_walrep_is_shown_as_it_is_today(capsys: pytest.CaptureFixture[str]) -> N
     assert list(strategies) == STRATEGIES
 
 
+def test_a_budget_of_puts_is_kept_and_the_rpo_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    _workload, strategies = planned(capsys, *ONE, "--puts-per-day-max", "500")
+    walrep = strategies["walrep"]
+    assert 400 < walrep["requests"]["put"] / 30 <= 500
+    assert walrep["restorable"] == "every transaction of 30 days, at most 221 s behind"
+    assert run(["plan", *ONE, "--puts-per-day-max", "500"]) == 0
+    shown = capsys.readouterr().out
+    assert "RPO 221 s, 500 PUTs a day (an RPO of 10 s would take more), retention 30 days\n" in shown
+    assert run(["plan", *ONE, "--puts-per-day-max", "47"]) == 2
+    assert "47 is not in the range x>=48" in capsys.readouterr().err
+    _workload, enough = planned(capsys, *ONE, "--puts-per-day-max", "100000")
+    assert enough["walrep"]["restorable"] == "every transaction of 30 days, at most 10 s behind"
+
+
 def test_every_option_is_heeded_and_takes_units(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--transactions-per-second", "0.5", "--changed-bytes", "2kB", "--pages", "3", "--page-size", "16KiB"]
     arguments += ["--hours", "8", "--database-size", "1GiB", "--rpo", "1m", "--retention", "7d"]

@@ -15,6 +15,7 @@ from tests.model.nursery import Child
 from tests.model.power import cut_power
 from tests.model.sidecar import SidecarConfig
 from tests.model.stage import Stage
+from walrep.core.budget import BudgetPolicy
 from walrep.engine.settings import SpoolLimits
 from walrep.errors import check
 
@@ -81,6 +82,7 @@ class Host:
             ),
             retention=setup.retention,
             snapshots=setup.snapshots,
+            budget=BudgetPolicy(puts_per_day_max=setup.puts_per_day_max),
             compaction=setup.compaction,
             rival_check_s=setup.rival_check_s,
             new_timeline=flag == "new_timeline",

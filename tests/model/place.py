@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from tests.engine.protection import OverwritingStore
+from walrep.core.budget import day_of
 from walrep.errors import AccessDenied, StoreMissing, StoreUnavailable, WalrepError
 from walrep.store.base import ObjectInfo, Store
 from walrep.store.memory import MemoryObject, MemoryStore
@@ -45,6 +46,7 @@ class Place:
         self.weather: Weather = "fair"
         self.faults: Counter[str] = Counter()
         self.requests: Counter[str] = Counter()
+        self.puts_by_day: Counter[int] = Counter()
         self.kill_in: int | None = None
         """Walrep is killed at so many requests from now: before the effect where the number is even, else behind it."""
         self._next: Fault | None = None
@@ -78,6 +80,8 @@ class Place:
     def answer(self, verb: str, arguments: list[Any]) -> tuple[float, tuple[str, str, str] | None, object] | None:
         """Do a request; return the seconds until the answer, an error, and a value. None: walrep is killed in it."""
         self.requests[verb] += 1
+        if verb == "put":
+            self.puts_by_day[day_of(self.clock.now_ms())] += 1
         dies = False
         if self.kill_in is not None:
             self.kill_in -= 1

@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from tests.model.channel import Channel
+from walrep.core.budget import BudgetPolicy
 from walrep.core.checkpoint import CapturePolicy
 from walrep.core.compaction import CompactionPolicy
 from walrep.core.events import Event
@@ -38,6 +39,7 @@ from walrep.errors import (
     WalrepError,
 )
 from walrep.store.base import ObjectInfo
+from walrep.store.meter import MeteredStore
 from walrep.store.observe import RequestCounts
 from walrep.store.retry import RetryingStore, RetryPolicy
 from walrep.store.url import FileUrl, StoreUrl
@@ -66,6 +68,7 @@ class SidecarConfig(msgspec.Struct, kw_only=True):
     spool: SpoolLimits = SpoolLimits()
     retention: RetentionPolicy = RetentionPolicy()
     snapshots: SnapshotPolicy = SnapshotPolicy()
+    budget: BudgetPolicy = BudgetPolicy()
     compaction: CompactionPolicy = CompactionPolicy()
     rival_check_s: float = 900.0
     deadline_s: float = 30.0
@@ -138,6 +141,7 @@ class _Sidecar:
             spool=config.spool,
             retention=config.retention,
             snapshots=config.snapshots,
+            budget=config.budget,
             new_timeline=config.new_timeline,
             take_over=config.take_over,
         )
@@ -166,8 +170,9 @@ class _Sidecar:
     def _open(self, _url: StoreUrl, notify: Callable[[WalrepError, float], None]) -> OpenedStore:
         # As `walrep.app` has it for a writer.
         policy = RetryPolicy(mend_delay_s=30.0)
-        store = RetryingStore(_RemoteStore(self._channel, self._clock), self._clock, policy, self._dice, notify)
-        return OpenedStore(store=store, upload_p95_s=lambda: 0.0, counts=RequestCounts)
+        metered = MeteredStore(_RemoteStore(self._channel, self._clock))
+        store = RetryingStore(metered, self._clock, policy, self._dice, notify)
+        return OpenedStore(store=store, upload_p95_s=lambda: 0.0, counts=RequestCounts, metered=metered)
 
     def _count_touch(self, event: str, arguments: tuple[object, ...]) -> None:
         """Die where the test has said: at the n-th time that something is done to a file of the state."""

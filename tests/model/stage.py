@@ -42,6 +42,7 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
     rpo_s: float = 2.0
     segment_bytes_max: int = 64 << 20
     rival_check_s: float = 60.0
+    puts_per_day_max: int | None = None
 
     flush_first_s: float = 0.2
     compaction: CompactionPolicy = CompactionPolicy(
@@ -73,6 +74,7 @@ def draw_setup(dice: Random) -> Setup:
         cache_bytes_max=dice.choice((50_000, 256 << 20)),
         segment_bytes_max=dice.choice((40_000, 64 << 20)),
         rpo_s=dice.choice((0.5, 2.0, 10.0)),
+        puts_per_day_max=dice.choice((None, None, None, None, 48, 200)),
     )
 
 

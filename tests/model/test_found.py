@@ -109,3 +109,24 @@ def test_of_two_copies_of_one_state_neither_overwrites_what_the_other_has_stored
     assert world.hosts[1].ended[0] == "ReplicaConflict"
     assert world.hosts[0].is_protected
     assert world.finish().problems == []
+
+
+def test_a_budget_holds_through_kills_and_an_outage_and_what_waits_goes_out_on_the_next_day(
+    make_world: MakeWorld,
+) -> None:
+    """INV-32: 48 PUTs are soon sent at an RPO of half a second."""
+    world = make_world(Setup(puts_per_day_max=48, rpo_s=0.5))
+    for round_number in range(12):
+        for _ in range(6):
+            world.write(_APP, "few")
+            world.pass_time(2.0)
+        if round_number % 3 == 0:
+            world.kill(0)
+            world.start(0)
+        world.change_weather("down" if round_number == 5 else "fair")
+        world.pass_time(700.0)
+    assert world.found.events["rpo-widened"] > 0
+    # An even use would be five in these hours, beside what the base and the starts have taken.
+    assert 5 < world.stage.place.requests["put"] < 20
+    assert world.finish().problems == []
+    assert len(world.stage.place.puts_by_day) >= 2

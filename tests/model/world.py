@@ -52,6 +52,8 @@ class World:
         self._dice = Random(f"{seed} world")
         self._steps = 0
         self._stepped = False
+        self._is_counted = setup.puts_per_day_max is not None
+        """Whether one host alone counts what it sends, on a disk that takes the numbers, by a clock that is right."""
         host = Host(self.stage, self.ledger, 0)
         host.folder.mkdir()
         self.hosts.append(host)
@@ -137,6 +139,7 @@ class World:
 
     def lose_state(self, number: int) -> None:
         """Remove what walrep keeps locally, while it is down."""
+        self._is_counted = False
         self._host("lose state", number).lose_state()
 
     def stop(self, number: int) -> None:
@@ -180,7 +183,7 @@ class World:
 
     def step_clock(self, number: int, seconds: int) -> None:
         """Set a host's clock forward, or back."""
-        self._stepped = True
+        self._stepped, self._is_counted = True, False
         self._host("step clock", number).step_wall(seconds * 1000)
 
     def change_weather(self, weather: Weather) -> None:
@@ -195,6 +198,7 @@ class World:
 
     def limit_disk(self, number: int, limit_bytes: int) -> None:
         """Let walrep write no file beyond so many bytes; -1: any."""
+        self._is_counted = False
         self._host("limit disk", number).limit_disk(limit_bytes)
 
     def cut_power(self, number: int, seed: int) -> None:
@@ -206,6 +210,7 @@ class World:
         """Start another machine from a copy of the first one's disk."""
         if len(self.hosts) == 1:
             self._count("clone")
+            self._is_counted = False
             self.hosts.append(self.hosts[0].clone(1))
 
     # -- people -----------------------------------------------------------------------------------------------------
@@ -263,7 +268,16 @@ class World:
         self.stage.expect(host.detached is not None and host.detached["durable"], told)
         if len(self.hosts) == 1:
             self.restores.latest(host.apps.entry)
+        self._check_budget()
         return self.found
+
+    def _check_budget(self) -> None:
+        """Compare what arrived on each day with the budget, unless it was told that it was exceeded. INV-32."""
+        puts_max = self.stage.setup.puts_per_day_max
+        if puts_max is None or not self._is_counted or self.found.alarms["puts-exceeded"]:
+            return
+        most = max(self.stage.place.puts_by_day.values(), default=0)
+        self.stage.expect(most <= puts_max, f"{most} PUTs on a day that may have {puts_max}")
 
     def _settle(self, host: Host) -> None:
         host.limit_disk(-1)
@@ -272,6 +286,10 @@ class World:
         for flag in _ATTEMPTS:
             host.start(flag)
             self._let_pass(_SETTLE_S)
+            if self.stage.setup.puts_per_day_max is not None:
+                # What waits for its turn goes on the next day.
+                for _ in range(25):
+                    self._let_pass(3600.0)
             if host.is_protected:
                 break
         host.stop()

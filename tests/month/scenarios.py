@@ -12,6 +12,8 @@ from random import Random
 
 import msgspec
 
+from walrep.core.budget import BudgetPolicy
+
 __all__ = ["BEGIN_MS", "DAY_MS", "HOUR_S", "MINUTE_S", "SCENARIOS", "Commit", "Scenario", "every", "never"]
 
 BEGIN_MS = 1_803_859_200_000
@@ -45,6 +47,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     break_s: float | None = None
     weekdays_only: bool = False
     begin_ms: int = BEGIN_MS
+    budget: BudgetPolicy = BudgetPolicy()
 
     def midnight_ms(self, number: int) -> int:
         """Return when day `number`, from 1, ends, on the wall clock."""

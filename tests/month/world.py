@@ -17,7 +17,17 @@ from tests.month.scenarios import Commit, Scenario
 from tests.month.verify import Noted
 from tests.month.writing import App
 from walrep.core.compaction import CompactionPolicy
-from walrep.core.events import Alarm, Event, Failed, Flushed, Resumed, RetryScheduled, SnapshotWritten
+from walrep.core.events import (
+    Alarm,
+    Event,
+    Failed,
+    Flushed,
+    Resumed,
+    RetryScheduled,
+    RpoRestored,
+    RpoWidened,
+    SnapshotWritten,
+)
 from walrep.core.flush import FlushPolicy
 from walrep.core.objects import Writer
 from walrep.engine.captures import SweepPolicy
@@ -26,6 +36,7 @@ from walrep.engine.settings import DatabaseSettings, ReplicateSettings
 from walrep.engine.supervisor import Supervisor
 from walrep.errors import WalrepError
 from walrep.store.memory import MemoryObject, MemoryStore
+from walrep.store.meter import MeteredStore
 from walrep.store.observe import ObservedStore, RequestCounter, RequestCounts
 from walrep.store.url import FileUrl, StoreUrl
 from walrep.testing.clock import SimClock
@@ -71,6 +82,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     shipped: list[Shipped]
     noted: list[Noted]
     alarms: list[str]
+    flushed: list[Flushed]
+    rpo: list[RpoWidened | RpoRestored]
     settled: dict[str, MemoryObject]
     objects: dict[str, MemoryObject]
     commit_count: int
@@ -98,6 +111,8 @@ class World:
         self._shipped: list[Shipped] = []
         self._noted: list[Noted] = []
         self._alarms: list[str] = []
+        self._flushed: list[Flushed] = []
+        self._rpo: list[RpoWidened | RpoRestored] = []
         self._begun = asyncio.Event()
         self._stop = asyncio.Event()
         self._timeline = ""
@@ -131,6 +146,8 @@ class World:
             shipped=self._shipped,
             noted=sorted(self._noted),
             alarms=self._alarms,
+            flushed=self._flushed,
+            rpo=self._rpo,
             settled=self._settled,
             objects=self.objects,
             commit_count=len(self._commits),
@@ -188,6 +205,7 @@ class World:
             url=FileUrl(path=Path("/memory")),
             state_dir=self._folder / "state",
             flush=FLUSH,
+            budget=self._scenario.budget,
         )
         return Supervisor(
             ReplicateSettings(databases=(database,), compaction=COMPACTION),
@@ -200,8 +218,10 @@ class World:
 
     def _open(self, _url: StoreUrl, _notify: Callable[[WalrepError, float], None]) -> OpenedStore:
         kept = KeptStore(MemoryStore(self.objects, self.clock), self.ledger)
+        metered = MeteredStore(ObservedStore(kept, self.clock, self._counter))
         return OpenedStore(
-            store=ObservedStore(kept, self.clock, self._counter),
+            store=metered,
+            metered=metered,
             upload_p95_s=self._counter.upload_p95_s,
             counts=self.ledger.counts,
         )
@@ -213,6 +233,9 @@ class World:
         elif isinstance(event, Flushed):
             seen_ms = self.clock.now_ms() - int(event.lag_s * 1000)
             self._shipped.append(Shipped(seen_ms, event.transactions, event.object_bytes))
+            self._flushed.append(event)
+        elif isinstance(event, RpoWidened | RpoRestored):
+            self._rpo.append(event)
         elif isinstance(event, Alarm | Failed | RetryScheduled | Resumed):
             self._alarms.append(str(event))
 

@@ -53,6 +53,20 @@ async def test_forty_megabytes_are_uploaded_in_parts_of_sixteen(
     runner.close()
 
 
+@pytest.mark.parametrize("size_bytes", [0, MIB, MIB + 1, 2 * MIB, 2 * MIB + 1, 5 * MIB, 11 * MIB])
+@pytest.mark.parametrize("if_absent", [False, True])
+async def test_how_many_requests_an_upload_takes_is_known_before(size_bytes: int, *, if_absent: bool) -> None:
+    counter = RequestCounter()
+    whole = Parts(lambda request: OK if request.method == "PUT" and "partNumber" not in request.query else None)
+    async with scripted(whole) as server:
+        store = OwningStore(server.url(), counter=counter, sizes=SIZES)
+        try:
+            await ObservedStore(store, counter=counter).put("a", bytes(size_bytes), if_absent=if_absent)
+        finally:
+            await store.aclose()
+    assert counter.counts.put == store.put_requests(size_bytes, if_absent)
+
+
 @pytest.mark.parametrize("is_file", [False, True])
 async def test_a_create_only_object_in_parts_is_created_only_once(
     ministack: S3Server,

@@ -13,7 +13,7 @@ import click
 import msgspec
 
 from walrep.cli.session import Session
-from walrep.core.amounts import parse_duration_s, parse_size_bytes, parse_time_of_day_s
+from walrep.core.amounts import parse_duration_s, parse_rate_bytes_per_s, parse_size_bytes, parse_time_of_day_s
 
 __all__ = [
     "EXIT_INTERNAL",
@@ -24,6 +24,7 @@ __all__ = [
     "Group",
     "duration",
     "json_option",
+    "rate",
     "size",
     "takes",
     "time_of_day",
@@ -89,6 +90,16 @@ def duration(_context: click.Context, _parameter: click.Parameter, text: str | N
     is_number = text.replace(".", "", 1).isdecimal()
     try:
         return parse_duration_s(float(text) if is_number else text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+def rate(_context: click.Context, _parameter: click.Parameter, text: str | None) -> int | None:
+    """Return the bytes per second that the value of an option means; a callback for click."""
+    if text is None:
+        return None
+    try:
+        return parse_rate_bytes_per_s(int(text) if text.isdecimal() else text)
     except ValueError as error:
         raise click.BadParameter(str(error)) from error
 

@@ -12,6 +12,7 @@ from walrep import app
 from walrep.cli.command import Command, duration, json_option, size, takes
 from walrep.cli.output import Output, format_size
 from walrep.cli.session import Session
+from walrep.core.budget import PUTS_PER_DAY_MIN, rpo_under
 from walrep.core.flush import FlushPolicy
 from walrep.core.forecast import Strategy, compare_strategies
 from walrep.core.forecast_walrep import WalrepSettings
@@ -52,6 +53,7 @@ class _Options(msgspec.Struct, frozen=True, kw_only=True):
     hours: float | None
     database_size: int | None
     rpo: float | None
+    puts_per_day_max: int | None
     retention: float | None
     store_profile: tuple[str, ...]
     as_json: bool
@@ -70,6 +72,12 @@ class _Options(msgspec.Struct, frozen=True, kw_only=True):
 @click.option("--hours", type=float, metavar="N", help="How many hours of a day the app is active.  [default: 24]")
 @click.option("--database-size", callback=size, metavar="SIZE", help="How large the database is.  [default: 100MB]")
 @click.option("--rpo", callback=duration, metavar="DURATION", help="Lag that you accept at most.  [default: 10s]")
+@click.option(
+    "--puts-per-day-max",
+    type=click.IntRange(min=PUTS_PER_DAY_MIN),
+    metavar="N",
+    help="The RPO is what this budget means, if that is wider.",
+)
 @click.option("--retention", callback=duration, metavar="DURATION", help="How long things are kept.  [default: 30d]")
 @click.option(
     "--store-profile",
@@ -87,18 +95,29 @@ def plan(session: Session, options: _Options) -> None:
     """
     observation = _observe(session, options.url) if options.url is not None else None
     workload = _workload(options, observation)
-    settings = _settings(options)
+    asked = _settings(options)
+    settings = _under_budget(asked, options.puts_per_day_max, workload)
     profiles = [PROFILES[name] for name in dict.fromkeys(options.store_profile or PROFILES)]
     strategies = compare_strategies(workload, settings, profiles)
     if options.as_json:
         _print_json(session.output, workload, observation, strategies)
     else:
         _print_workload(session.output, workload, observation)
+        budget = f", {options.puts_per_day_max} PUTs a day" if options.puts_per_day_max else ""
+        if settings != asked:
+            budget += f" (an RPO of {asked.flush.rpo_s:g} s would take more)"
         session.output.line(
-            f"settings  RPO {settings.flush.rpo_s:g} s, retention {format_days(settings.retention_days)}"
+            f"settings  RPO {settings.flush.rpo_s:.4g} s{budget}, retention {format_days(settings.retention_days)}"
         )
         _print_table(session.output, strategies, profiles)
         _print_notes(session.output, strategies, profiles, measured=observation is not None)
+
+
+def _under_budget(settings: WalrepSettings, puts_max: int | None, workload: Workload) -> WalrepSettings:
+    if puts_max is None:
+        return settings
+    rpo_s = rpo_under(puts_max, settings.flush.rpo_s, workload.transactions_per_day, workload.active_s)
+    return msgspec.structs.replace(settings, flush=msgspec.structs.replace(settings.flush, rpo_s=rpo_s))
 
 
 def _observe(session: Session, text: str) -> Observation:

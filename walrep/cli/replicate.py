@@ -12,7 +12,7 @@ import click
 import msgspec
 
 from walrep import app
-from walrep.cli.command import Command, duration, takes, time_of_day
+from walrep.cli.command import Command, duration, rate, size, takes, time_of_day
 from walrep.cli.log import LOG_FORMATS, LOG_LEVELS, Log, LogFormat, LogLevel
 from walrep.cli.session import Session
 from walrep.config import Overrides, load_settings, settings_from_pairs
@@ -35,6 +35,9 @@ class _Options(msgspec.Struct, frozen=True, kw_only=True):
     take_over: bool
     state_dir: Path | None
     snapshot_at: int | None
+    puts_per_day_max: int | None
+    upload_bytes_per_day_warn: int | None
+    limit_upload: int | None
     shutdown_deadline: float | None
     log_format: LogFormat
     log_level: LogLevel
@@ -49,6 +52,13 @@ class _Options(msgspec.Struct, frozen=True, kw_only=True):
 @click.option("--new-timeline", is_flag=True, help="Begin a new timeline in a replica that has another lineage.")
 @click.option("--take-over", is_flag=True, help="The same, though its writer may still be at work: shut that one out.")
 @click.option("--snapshot-at", callback=time_of_day, metavar="HH:MM", help="When daily snapshots are made, UTC.")
+@click.option("--puts-per-day-max", type=int, metavar="N", help="PUTs of each database on a day (UTC) at most.")
+@click.option(
+    "--upload-bytes-per-day-warn", callback=size, metavar="SIZE", help="Warn when more is uploaded on a day (UTC)."
+)
+@click.option(
+    "--limit-upload", callback=rate, metavar="RATE", help="Upload no faster, all databases together, such as 2MiB/s."
+)
 @click.option(
     "--state-dir",
     type=click.Path(path_type=Path),
@@ -89,6 +99,9 @@ def _settings(session: Session, options: _Options) -> ReplicateSettings:
         shutdown_deadline_s=options.shutdown_deadline,
         state_dir=options.state_dir,
         snapshot_at_s=options.snapshot_at,
+        puts_per_day_max=options.puts_per_day_max,
+        upload_bytes_per_s=options.limit_upload,
+        upload_bytes_per_day_warn=options.upload_bytes_per_day_warn,
         enable_wal=options.enable_wal,
         wait=options.wait,
         new_timeline=options.new_timeline,

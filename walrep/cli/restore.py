@@ -10,10 +10,13 @@ import click
 from walrep import app
 from walrep.cli.command import Command, json_option, takes
 from walrep.cli.output import Output, format_size
+from walrep.cli.restore_config import choose_databases, plan_outputs
 from walrep.cli.session import Session
 from walrep.cli.targets import TargetOptions, read_target, target_options
-from walrep.core.target import format_duration, format_time
+from walrep.config import Overrides, load_settings
+from walrep.core.target import Target, format_duration, format_time
 from walrep.engine.restorer import RestoreOutcome, RestoreProgress, RestoreRequest
+from walrep.errors import UsageError
 from walrep.sqlite.target import Check
 from walrep.store.url import parse_url
 
@@ -23,8 +26,11 @@ _CHECKS: tuple[Check, ...] = get_args(Check)
 
 
 class _Options(TargetOptions, frozen=True, kw_only=True):
-    url: str
-    output: Path
+    url: str | None
+    output: Path | None
+    config: Path | None
+    database: tuple[str, ...]
+    into: Path | None
     kept: str | None
     dry_run: bool
     force: bool
@@ -36,8 +42,11 @@ class _Options(TargetOptions, frozen=True, kw_only=True):
 @click.command(
     "restore", cls=Command, short_help="Restore a database as of any transaction.", exits=(0, 1, 2, 4, 6, 7, 8, 130)
 )
-@click.argument("url")
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", required=True, help="The database.")
+@click.argument("url", required=False)
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="The database.")
+@click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="The databases of a walrep.toml.")
+@click.option("--database", multiple=True, metavar="NAME", help="Of these, one by path or file name; repeatable.")
+@click.option("--into", type=click.Path(path_type=Path), metavar="DIR", help="By file name, not each in its place.")
 @target_options
 @click.option("--kept", metavar="NAME", help="As of what `walrep keep` keeps under this name.")
 @click.option("--dry-run", is_flag=True, help="Show the plan; write nothing.")
@@ -56,28 +65,34 @@ class _Options(TargetOptions, frozen=True, kw_only=True):
 def restore(session: Session, options: _Options) -> None:
     """Restore a database from the replica at URL: as of its newest transaction, or of any other.
 
-    The database is built beside the output and put there by a rename when it has proved to be right.
+    The database is built beside the output and put there by a rename when it has proved to be right. With --config the
+    databases of a configuration are restored, to one instant with --at: all of them, or none.
     """
+    if options.config is not None:
+        _restore_config(session, options, options.config)
+        return
+    if options.url is None:
+        raise UsageError("no replica is named", hint="write `walrep restore URL -o FILE`, or --config walrep.toml")
+    if options.output is None:
+        raise UsageError("no database to write is named", hint="write -o FILE")
+    if options.database or options.into is not None:
+        raise UsageError("--database and --into go with --config", hint="write URL -o FILE for one database")
+    _restore_one(session, options, options.url, options.output)
+
+
+def _restore_one(session: Session, options: _Options, text: str, file: Path) -> None:
     output = session.output
-    url = parse_url(options.url)
+    url = parse_url(text)
     target = read_target(session, options, url=url, kept=options.kept)
-    if options.if_db_not_exists and options.output.exists():
-        _skip(output, "database-exists", f"{options.output} exists; nothing to do")
+    if options.if_db_not_exists and file.exists():
+        _skip(output, "database-exists", f"{file} exists; nothing to do")
         return
     if options.if_replica_exists and not session.run(
         app.is_replica(url, clock=session.clock, environment=session.environment)
     ):
         _skip(output, "no-replica", f"there is no replica at {url}; nothing to do")
         return
-    request = RestoreRequest(
-        output=options.output,
-        target=target,
-        timeline=options.timeline,
-        nearest_before=options.nearest_before,
-        force=options.force,
-        check=options.check,
-        dry_run=options.dry_run,
-    )
+    request = _request(options, target, file)
     with output.progress("" if options.dry_run else "restoring") as advance:
 
         def progress(state: RestoreProgress) -> None:
@@ -89,6 +104,66 @@ def restore(session: Session, options: _Options) -> None:
     _print_json(output, outcome) if options.as_json else _print_text(output, outcome)
 
 
+def _restore_config(session: Session, options: _Options, config: Path) -> None:
+    """Restore databases of a configuration together."""
+    _refuse_for_one(options)
+    output = session.output
+    settings = load_settings(config, Overrides(), session.environment)
+    chosen = choose_databases(settings.databases, options.database)
+    # Read once: the instant is the same for all of them.
+    target = read_target(session, options, url=chosen[0].url)
+    wanted = plan_outputs(chosen, _request(options, target, chosen[0].path), options.into)
+    with output.progress("" if options.dry_run else "restoring") as advance:
+
+        def progress(state: RestoreProgress) -> None:
+            advance(state.done_bytes, state.total_bytes)
+
+        outcomes = session.run(
+            app.restore_all(
+                wanted, settings.s3, clock=session.clock, environment=session.environment, progress=progress
+            )
+        )
+    for each, outcome in zip(wanted, outcomes, strict=True):
+        if options.as_json:
+            _print_json(output, outcome, database=str(each.database))
+        else:
+            output.line(str(each.database))
+            _print_text(output, outcome, about=f"{each.database}: ")
+
+
+def _refuse_for_one(options: _Options) -> None:
+    """Refuse what means one database."""
+    said = {
+        "URL": options.url,
+        "--output": options.output,
+        "--txid": options.txid,
+        "--bookmark": options.bookmark,
+        "--timeline": options.timeline,
+        "--kept": options.kept,
+        "--if-db-not-exists": options.if_db_not_exists or None,
+        "--if-replica-exists": options.if_replica_exists or None,
+    }
+    wrong = [name for name, value in said.items() if value is not None]
+    if wrong:
+        raise UsageError(
+            "with --config a restore is of several databases",
+            detail=f"{' and '.join(wrong)} {'means' if len(wrong) == 1 else 'mean'} one",
+            hint="write --at TIME, and --into DIR or --force; or URL -o FILE without --config",
+        )
+
+
+def _request(options: _Options, target: Target, file: Path) -> RestoreRequest:
+    return RestoreRequest(
+        output=file,
+        target=target,
+        timeline=options.timeline,
+        nearest_before=options.nearest_before,
+        force=options.force,
+        check=options.check,
+        dry_run=options.dry_run,
+    )
+
+
 def _skip(output: Output, reason: str, text: str) -> None:
     if output.as_json:
         output.record("skipped", {"reason": reason})
@@ -96,11 +171,12 @@ def _skip(output: Output, reason: str, text: str) -> None:
         output.note(text)
 
 
-def _print_json(output: Output, outcome: RestoreOutcome) -> None:
+def _print_json(output: Output, outcome: RestoreOutcome, **about: str) -> None:
     plan = outcome.plan
     output.record(
         "restore",
         {
+            **about,
             "written": outcome.written,
             "output": str(outcome.output),
             "bookmark": outcome.bookmark,
@@ -125,7 +201,7 @@ def _print_json(output: Output, outcome: RestoreOutcome) -> None:
     )
 
 
-def _print_text(output: Output, outcome: RestoreOutcome) -> None:
+def _print_text(output: Output, outcome: RestoreOutcome, *, about: str = "") -> None:
     plan = outcome.plan
     rows = [
         (
@@ -153,4 +229,4 @@ def _print_text(output: Output, outcome: RestoreOutcome) -> None:
     for label, text in rows:
         output.line(f"{label.ljust(width)}  {text}")
     for notice in outcome.notices:
-        output.note(f"note: {notice}")
+        output.note(f"note: {about}{notice}")

@@ -10,6 +10,7 @@ import msgspec
 
 from walrep import app
 from walrep.cli.session import Session
+from walrep.cli.zone import local_zone
 from walrep.core.target import AtBookmark, AtTime, AtTxid, Latest, Target, parse_time
 from walrep.core.units import Txid, parse_bookmark
 from walrep.errors import UsageError
@@ -61,7 +62,7 @@ def read_target(session: Session, options: TargetOptions, *, url: StoreUrl, kept
     if len(said) > 1:
         raise UsageError("a restore has one target", detail=f"{' and '.join(said)} are given", hint="choose one")
     if options.at is not None:
-        zone = app.local_zone(session.environment)
+        zone = local_zone(session.environment)
         parsed = parse_time(options.at, now_ms=session.clock.now_ms(), local_zone=zone)
         if not options.as_json:
             session.output.note(f"as of {parsed.shown}")

@@ -1,11 +1,20 @@
-"""Durations and sizes as people write them: `10s`, `15m`, `64MiB`, `1GiB`; or plain numbers of seconds and bytes."""
+"""Durations, sizes and rates as people write them: `10s`, `15m`, `64MiB`, `2MiB/s`; or plain numbers of their units."""
 
 from __future__ import annotations
 
 import math
 import re
 
-__all__ = ["Duration", "Size", "TimeOfDay", "parse_duration_s", "parse_size_bytes", "parse_time_of_day_s"]
+__all__ = [
+    "Duration",
+    "Rate",
+    "Size",
+    "TimeOfDay",
+    "parse_duration_s",
+    "parse_rate_bytes_per_s",
+    "parse_size_bytes",
+    "parse_time_of_day_s",
+]
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?) ?(ms|s|m|h|d)", re.ASCII)
 _DURATION_UNITS_S = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -20,6 +29,10 @@ _SIZE_UNITS = {"B": 1} | {
 
 class Duration(float):
     """Seconds, written as `"10s"`, `"15m"`, `"1h"` or a number of seconds."""
+
+
+class Rate(int):
+    """Bytes per second, written as `"2MiB/s"`, or as a size."""
 
 
 class TimeOfDay(int):
@@ -73,6 +86,23 @@ def parse_size_bytes(value: object) -> int:
         raise ValueError(f'expected a size such as "64MiB", "1GiB" or a number of bytes, got {_shown(value)}')
     unit = match[2]
     return int(float(match[1]) * _SIZE_UNITS["KB" if unit == "kB" else unit])
+
+
+def parse_rate_bytes_per_s(value: object) -> int:
+    """Return the bytes per second that a text such as `2MiB/s`, or an integer, means.
+
+    Raises:
+        ValueError: it is neither, or not more than nothing.
+
+    """
+    size = value.strip().removesuffix("/s") if isinstance(value, str) else value
+    try:
+        rate = parse_size_bytes(size)
+    except ValueError:
+        rate = 0
+    if rate < 1:
+        raise ValueError(f'expected bytes per second such as "2MiB/s", got {_shown(value)}')
+    return rate
 
 
 def _shown(value: object) -> str:

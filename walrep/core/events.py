@@ -24,6 +24,8 @@ __all__ = [
     "Report",
     "Resumed",
     "RetryScheduled",
+    "RpoRestored",
+    "RpoWidened",
     "SnapshotWritten",
     "Stopping",
     "StoreBack",
@@ -42,10 +44,12 @@ AlarmKey = Literal[
     "no-create-only",
     "no-ranges",
     "prune-refused",
+    "puts-exceeded",
     "rival-writer",
     "snapshot",
     "timeline-ended",
     "unchecked-frames",
+    "upload-bytes",
     "waiting",
 ]
 """All alarms; docs/operations.md says what each means and what to do."""
@@ -94,7 +98,7 @@ class SnapshotWritten(Event, frozen=True, kw_only=True, tag="snapshot-written"):
 
 
 class Flushed(Event, frozen=True, kw_only=True, tag="flushed"):
-    """A segment is durable."""
+    """A segment is durable; `rpo_s` was the RPO in force when it was sealed."""
 
     bookmark: str
     seq: int
@@ -102,6 +106,22 @@ class Flushed(Event, frozen=True, kw_only=True, tag="flushed"):
     object_bytes: int
     lag_s: float
     reason: str
+    rpo_s: float
+
+
+class RpoWidened(Event, frozen=True, kw_only=True, tag="rpo-widened"):
+    """The budget does not last at the RPO that was asked for; `rpo_s` is the one in force."""
+
+    level: ClassVar[Level] = "warning"
+    rpo_s: float
+    reason: str
+
+
+class RpoRestored(Event, frozen=True, kw_only=True, tag="rpo-restored"):
+    """The RPO that was asked for is in force again, after so many seconds."""
+
+    rpo_s: float
+    seconds: float
 
 
 class Packed(Event, frozen=True, kw_only=True, tag="packed"):

@@ -149,7 +149,7 @@ def forecast_walrep(workload: Workload, settings: WalrepSettings) -> Forecast:
     batch_count = sum(tier.object_count for tier in tiers[1:]) + expiring_days
     kept = f"of {format_days(settings.retention_days)}" if settings.snapshots else "since the base"
     return make_forecast(
-        ("walrep", f"every transaction {kept}, at most {settings.flush.rpo_s:g} s behind"),
+        ("walrep", f"every transaction {kept}, at most {settings.flush.rpo_s:.4g} s behind"),
         flows,
         [
             *_rival_accesses(workload, settings, logs, sum(flow.live_midnight_count for flow in snapshots)),

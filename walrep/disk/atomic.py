@@ -24,6 +24,7 @@ from walrep.errors import SpoolError, SpoolFull
 __all__ = [
     "FILE_CALLS",
     "FileCalls",
+    "append_to",
     "fsync_directory",
     "map_os_errors",
     "publish",
@@ -150,6 +151,22 @@ def write_new(path: Path, slices: Iterable[bytes | memoryview], calls: FileCalls
         with suppress(OSError):
             calls.unlink(path)
         raise
+    finally:
+        os.close(descriptor)
+
+
+def append_to(path: Path, data: bytes, calls: FileCalls = FILE_CALLS) -> None:
+    """Write more bytes at the end of a file that nobody else uses; not yet durable.
+
+    Raises:
+        OSError: some of them may be written.
+
+    """
+    descriptor = calls.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0)
+    try:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[calls.write(descriptor, rest) :]
     finally:
         os.close(descriptor)
 

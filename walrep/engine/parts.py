@@ -7,32 +7,55 @@ import os
 from collections.abc import Callable
 from concurrent.futures import Executor
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
 from walrep.clock import Clock
+from walrep.core.budget import Pace
 from walrep.core.checkpoint import CapturePolicy
 from walrep.core.compaction import CompactionPolicy
 from walrep.core.events import Report
 from walrep.core.objects import Writer
+from walrep.disk.spool import Spool
 from walrep.engine.captures import Captures
 from walrep.engine.requests import Requests
 from walrep.engine.watcher import Watcher
 from walrep.errors import DatabaseInUse, WalrepError
 from walrep.runner import Runner
 from walrep.store.base import Store
+from walrep.store.meter import MeteredStore
 from walrep.store.observe import RequestCounts
 from walrep.store.url import StoreUrl
 
-__all__ = ["EngineParts", "HeldFiles", "OpenedStore", "StoreOpener"]
+__all__ = ["Budgeted", "EngineParts", "HeldFiles", "OpenedStore", "StoreOpener"]
+
+
+class Budgeted(Protocol):
+    """What a shipper asks of the budget of its store; see `walrep.engine.budget`."""
+
+    openings: set[str]
+
+    def pace(self) -> Pace | None:
+        """Return when the next segment may be sent; None without a limit."""
+        ...
+
+    def watch(self, spool: Spool) -> None:
+        """Look at this spool from now on."""
+        ...
 
 
 class OpenedStore(msgspec.Struct, frozen=True, kw_only=True):
-    """The store of one replica, with retries inside, and what is observed of it."""
+    """The store of one replica, with retries inside, and what is observed of it.
+
+    `metered` is where its PUTs can be counted and held back, `budget` what does that.
+    """
 
     store: Store
     upload_p95_s: Callable[[], float]
     counts: Callable[[], RequestCounts]
+    metered: MeteredStore | None = None
+    budget: Budgeted | None = None
 
 
 StoreOpener = Callable[[StoreUrl, Callable[[WalrepError, float], None]], OpenedStore]

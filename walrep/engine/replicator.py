@@ -23,6 +23,7 @@ from walrep.disk.state import StateDirectory
 from walrep.engine.admission import Admission
 from walrep.engine.attach import Attacher
 from walrep.engine.breaks import Breaks
+from walrep.engine.budget import open_metered
 from walrep.engine.captures import DatabaseCaptures
 from walrep.engine.compaction import CompactionLoop
 from walrep.engine.outage import Outage
@@ -89,6 +90,7 @@ class Replicator:
         outage = Outage(str(self._settings.path), self._parts.clock, self._parts.report)
         opened = self._parts.open_store(self._settings.url, outage.failed)
         try:
+            opened = await open_metered(self._parts, self._settings, opened, self._quit)
             admission = Admission(self._parts, self._settings, opened.store, outage)
             # The store may be waited for, and nothing of the database is held yet.
             spool = await unless(stop, admission.open_spool(directory))
@@ -238,14 +240,12 @@ class Replicator:
             await self._release(capture, shipper, spooler)
 
     def _new_spooler(self, spool: Spool, shipper: Shipper) -> Spooler:
+        full_bytes = self._settings.flush.segment_bytes_max
         return Spooler(
             spool,
             self._parts.worker,
             clock=self._parts.clock,
-            limits=SpoolerLimits(
-                queue_bytes_max=self._parts.queue_bytes_max,
-                segment_bytes_max=self._settings.flush.segment_bytes_max,
-            ),
+            limits=SpoolerLimits(queue_bytes_max=self._parts.queue_bytes_max, segment_bytes_max=full_bytes),
             changed=partial(self._call_soon, shipper.changed.set),
             failed=self._break_soon,
         )

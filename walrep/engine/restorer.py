@@ -30,6 +30,7 @@ from walrep.engine.inflight import task_group
 from walrep.engine.pagefile import CACHE_BYTES_MAX, PageFile, require_room
 from walrep.engine.partcache import Part
 from walrep.engine.planning import Wanted, plan_wanted
+from walrep.engine.steps import Alone, RestoreSteps
 from walrep.errors import (
     CorruptObject,
     InvariantViolated,
@@ -109,7 +110,13 @@ Progress = Callable[[RestoreProgress], None]
 
 
 async def restore(
-    store: Store, request: RestoreRequest, *, clock: Clock, runner: Runner, progress: Progress | None = None
+    store: Store,
+    request: RestoreRequest,
+    *,
+    clock: Clock,
+    runner: Runner,
+    progress: Progress | None = None,
+    steps: RestoreSteps | None = None,
 ) -> RestoreOutcome:
     """Restore a database as `request` says. The runner needs two threads to be fast.
 
@@ -124,7 +131,7 @@ async def restore(
         StoreError: the store failed.
 
     """
-    work = _Restore(store, request, (clock, runner), progress or _ignore)
+    work = _Restore(store, request, (clock, runner), progress or _ignore, steps or Alone())
     try:
         return await work.run()
     finally:
@@ -135,12 +142,17 @@ class _Restore:
     """One restore."""
 
     def __init__(
-        self, store: Store, request: RestoreRequest, services: tuple[Clock, Runner], progress: Progress
+        self,
+        store: Store,
+        request: RestoreRequest,
+        services: tuple[Clock, Runner],
+        progress: Progress,
+        steps: RestoreSteps,
     ) -> None:
         self.clock, self.runner = services
         self.reader = ReplicaReader(store, self.runner)
         self._request = request
-        self._progress = progress
+        self._progress, self._steps = progress, steps
         self._seconds: dict[str, float] = {}
         self._done_bytes = 0
         self._notices: tuple[str, ...] = ()
@@ -158,6 +170,7 @@ class _Restore:
                 # What is planned stays: should an object be gone, the same transaction from what is there then.
                 target, timeline = AtTxid(plan.position.txid), plan.position.timeline
                 self._notices = self._notices or plan.notices
+                await self._steps.planned()
                 notices = () if request.dry_run else await self._attempt(plan, output)
                 return self._outcome(plan, output, notices)
             except ObjectNotFound:
@@ -197,6 +210,7 @@ class _Restore:
                 notices = await self._blocking(partial(_prove, pages, plan, self._request.check))
             async with self._phase("sync"):
                 await self._blocking(partial(_within, pages, pages.sync))
+            await self._steps.proved()
             return notices + await self._blocking(partial(_put_in_place, pages, output, force=self._request.force))
         finally:
             pages.discard()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 
+from walrep.core.budget import BudgetPolicy
 from walrep.core.checkpoint import CapturePolicy
 from walrep.core.compaction import CompactionPolicy
 from walrep.core.flush import FlushPolicy
@@ -43,6 +44,7 @@ class DatabaseSettings(msgspec.Struct, frozen=True, kw_only=True):
     spool: SpoolLimits = SpoolLimits()
     retention: RetentionPolicy | None = RetentionPolicy()
     snapshots: SnapshotPolicy = SnapshotPolicy()
+    budget: BudgetPolicy = BudgetPolicy()
     enable_wal: bool = False
     wait: bool = False
     new_timeline: bool = False
@@ -53,13 +55,14 @@ class ReplicateSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Everything `walrep replicate` runs with.
 
     `rival_check_s`: how often a writer looks for another one where the store has no create-only PUT. `s3`: what the
-    URLs of buckets leave open.
+    URLs of buckets leave open. `upload_bytes_per_s`: how fast all databases together upload; None: as it goes.
     """
 
     databases: tuple[DatabaseSettings, ...]
     shutdown_deadline_s: float = 30.0
     rival_check_s: float = 15 * 60.0
     s3: S3Access = S3Access()
+    upload_bytes_per_s: int | None = None
     compaction: CompactionPolicy = CompactionPolicy()
     capture: CapturePolicy = CapturePolicy()
 

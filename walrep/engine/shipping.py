@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol, TypeVar
 
-from walrep.core.events import Flushed, SnapshotWritten
+from walrep.core.events import Flushed, RpoRestored, RpoWidened, SnapshotWritten
 from walrep.core.flush import FlushPlan, FlushState, plan_flush
 from walrep.core.lineage import conflict_with
 from walrep.core.names import SnapshotName, segment_key, snapshot_key
@@ -78,13 +78,19 @@ class Shipper:
         self._settings = settings
         self._store = opened.store
         self._upload_p95_s = opened.upload_p95_s
+        self._budget = opened.budget
+        if self._budget is not None:
+            self._budget.watch(spool)
         self._spool = spool
         self._gate, self._outage = gate, outage
         self._items: deque[OutboxItem] = deque(spool.outbox())
-        self._reasons: dict[int, tuple[str, float]] = {}
+        self._reasons: dict[int, tuple[str, float, float]] = {}
         self._item_added = asyncio.Event()
         self._drained = asyncio.Event()
         self._last_flush_s: float | None = None
+        self._rpo_s = settings.flush.rpo_s
+        self._limited_s: float | None = None
+        """Since when a budget keeps the RPO wider than was asked for."""
         if not self._items:
             self._drained.set()
             self.durable = spool.state.position()
@@ -140,7 +146,7 @@ class Shipper:
         """Queue a segment, `sealing`; `oldest_s` is when its oldest commit was seen, on the monotonic clock."""
         now_s = self._parts.clock.monotonic_s()
         self._last_flush_s = now_s
-        self._reasons[sealed.item.seq] = (reason, now_s if oldest_s is None else oldest_s)
+        self._reasons[sealed.item.seq] = (reason, now_s if oldest_s is None else oldest_s, self._rpo_s)
         self.add(sealed.item)
 
     async def seal_loop(self) -> None:
@@ -149,6 +155,7 @@ class Shipper:
             self.changed.clear()
             plan = self._plan()
             now_s = self._parts.clock.monotonic_s()
+            self._tell_rpo(plan, now_s)
             if plan.at_s is not None and plan.at_s <= now_s:
                 await self.seal(plan.reason, final=False)
                 continue
@@ -182,7 +189,8 @@ class Shipper:
     def _plan(self) -> FlushPlan:
         spooler = self.spooler
         if spooler is None or spooler.failure is not None:
-            return FlushPlan(at_s=None, reason="nothing is captured")
+            rpo_s = self._settings.flush.rpo_s
+            return FlushPlan(at_s=None, reason="nothing is captured", rpo_s=rpo_s, is_limited=None)
         pending = spooler.pending()
         state = FlushState(
             pending_bytes=pending.bytes,
@@ -190,8 +198,20 @@ class Shipper:
             last_flush_s=self._last_flush_s,
             upload_p95_s=self._upload_p95_s(),
             outbox_count=len(self._items),
+            pace=None if self._budget is None else self._budget.pace(),
         )
         return plan_flush(state, self._settings.flush)
+
+    def _tell_rpo(self, plan: FlushPlan, now_s: float) -> None:
+        """Tell when a budget begins to widen the RPO, and when that is over."""
+        self._rpo_s = plan.rpo_s
+        database = str(self._settings.path)
+        if plan.is_limited and self._limited_s is None:
+            self._limited_s = now_s
+            self._parts.report(RpoWidened(database=database, rpo_s=plan.rpo_s, reason=plan.limit))
+        elif plan.is_limited is False and self._limited_s is not None:
+            seconds, self._limited_s = now_s - self._limited_s, None
+            self._parts.report(RpoRestored(database=database, rpo_s=plan.rpo_s, seconds=seconds))
 
     async def _upload(self, item: OutboxItem) -> None:
         if item.is_snapshot:
@@ -247,6 +267,8 @@ class Shipper:
     async def _put_segment(self, item: OutboxItem, header: SegmentHeader) -> None:
         state = self._spool.state
         key = segment_key(item.seq, state.segment_nonce())
+        if header.start is not None and self._budget is not None:
+            self._budget.openings.add(key)
         # A copy of this state on another host has the same nonce, and would be overwritten. INV-20
         if not state.creates_only and await self._is_stored(key, header):
             return
@@ -272,7 +294,8 @@ class Shipper:
         if header.start is not None:
             return
         now_s = self._parts.clock.monotonic_s()
-        reason, oldest_s = self._reasons.pop(item.seq, ("left from the run before", now_s))
+        left = ("left from the run before", now_s, self._rpo_s)
+        reason, oldest_s, rpo_s = self._reasons.pop(item.seq, left)
         self._parts.report(
             Flushed(
                 database=str(self._settings.path),
@@ -282,5 +305,6 @@ class Shipper:
                 object_bytes=item.size_bytes,
                 lag_s=now_s - oldest_s,
                 reason=reason,
+                rpo_s=rpo_s,
             )
         )

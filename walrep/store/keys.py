@@ -18,6 +18,7 @@ __all__ = [
     "check_range",
     "is_part",
     "key_problem",
+    "may_hold",
 ]
 
 KEY_CHARACTERS_MAX = 512
@@ -98,3 +99,10 @@ def _part_problem(part: str, key: str) -> str:
         return f"{key!r} has a part of {len(part)} characters"
     # No name is let through that a listing would then pass over.
     return "" if is_part(part) else f"{key!r} has a part that is not a name"
+
+
+def may_hold(folder: str, prefix: str, start_after: str) -> bool:
+    """Tell whether a key below a folder (with its slash) can begin with `prefix` and sort after `start_after`."""
+    if not (folder.startswith(prefix) or prefix.startswith(folder)):
+        return False
+    return folder > start_after or start_after.startswith(folder)

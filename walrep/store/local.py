@@ -18,29 +18,36 @@ import errno
 import os
 import stat
 import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 from walrep.clock import Clock, SystemClock
 from walrep.disk.atomic import (
     FILE_CALLS,
     FileCalls,
+    append_to,
     fsync_directory,
-    map_os_errors,
     publish,
     publish_new,
     remove_temporaries,
     temporary_path,
     write_new,
 )
-from walrep.errors import AccessDenied, ObjectNotFound, PreconditionFailed, StoreError, StoreUnavailable, check
+from walrep.errors import ObjectNotFound, PreconditionFailed, check
 from walrep.runner import Runner
 from walrep.store.base import ObjectInfo
-from walrep.store.keys import RESERVED_PART, check_key, check_prefix, check_range, is_part
+from walrep.store.keys import RESERVED_PART, check_key, check_prefix, check_range, is_part, may_hold
+from walrep.store.local_errors import link_refused, local_error
+from walrep.store.rate import UploadRate
+from walrep.store.source import source_slices
 
 __all__ = ["STALE_TEMPORARY_MS", "LocalStore"]
+
+T = TypeVar("T")
 
 STALE_TEMPORARY_MS = 24 * 3600 * 1000
 """How old an unfinished object is before it counts as left behind by a writer that was killed."""
@@ -49,37 +56,28 @@ _FOLDER_MODE = 0o700
 _SLICE_BYTES = 1 << 20
 _LIST_BATCH_COUNT = 1000
 _SYSTEM_CLOCK = SystemClock()
-_DENIED = frozenset((errno.EACCES, errno.EPERM, errno.EROFS))
-_MISSHAPEN = frozenset(
-    (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG, errno.EXDEV, errno.ENOTSUP)
-)
-_HINTS = {
-    errno.EACCES: "let the user that walrep runs as read and write the folder",
-    errno.EPERM: "let the user that walrep runs as read and write the folder, on a file system with hard links",
-    errno.EROFS: "the file system is mounted read-only; look for disk errors in the kernel log",
-    errno.ENOTDIR: "a part of the path is a file where a folder should be",
-    errno.EISDIR: "there is a folder where an object should be; a key cannot be both",
-    errno.EEXIST: "there is a file where a folder should be, or the other way round; a key cannot be both",
-    errno.ELOOP: "symbolic links in the folder of a replica are not followed; put the real file in its place",
-    errno.EXDEV: "the folder of a replica has to be one file system; mount nothing inside",
-    errno.ENOTSUP: "the file system has no hard links, which objects that must not exist yet need",
-    errno.ENOSPC: "make room on the disk of the folder",
-    errno.EDQUOT: "make room in the quota of the folder",
-    errno.EIO: "the disk reports an error; look in the kernel log",
-    errno.ENOENT: "the folder is gone; is its file system mounted?",
-    errno.EMFILE: "raise the limit of open files (ulimit -n)",
-}
 
 
 class LocalStore:
-    """The objects below one folder. Blocking work goes through the runner, which its owner closes."""
+    """The objects below one folder. Blocking work goes through the runner, which its owner closes.
 
-    def __init__(self, root: Path, runner: Runner, clock: Clock = _SYSTEM_CLOCK, calls: FileCalls = FILE_CALLS) -> None:
+    With a `rate`, objects are written as fast as that, a slice at a time.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        runner: Runner,
+        clock: Clock = _SYSTEM_CLOCK,
+        calls: FileCalls = FILE_CALLS,
+        rate: UploadRate | None = None,
+    ) -> None:
         self._root = root.absolute()
         self._temporaries = self._root / RESERVED_PART
         self._runner = runner
         self._clock = clock
         self._calls = calls
+        self._rate = rate
         self._is_closed = False
         # Guards the three below. Held only while folders are made or removed, never while an object is written.
         self._folders_lock = threading.Lock()
@@ -103,7 +101,10 @@ class LocalStore:
         """
         self._check_open()
         check_key(key)
-        await self._runner.run(lambda: self._put(key, source, if_absent=if_absent))
+        if self._rate is None:
+            await self._runner.run(lambda: self._put(key, source, if_absent=if_absent))
+        else:
+            await self._put_slowly(self._rate, key, source, if_absent=if_absent)
 
     async def get(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
         """Return the object, or `length` bytes of it from `start`.
@@ -172,21 +173,53 @@ class LocalStore:
 
     def _put(self, key: str, source: bytes | Path, *, if_absent: bool) -> None:
         with self._mapped("put", key):
-            final = self._path(key)
-            self._prepare()
-            temporary = temporary_path(self._temporaries, "put")
+            temporary = self._begin_put(key)
             try:
-                write_new(temporary, _slices(source), self._calls)
-                with self._folders_of(final):
-                    (publish_new if if_absent else publish)(temporary, final, self._calls)
-            except FileExistsError as error:
-                if if_absent and final.is_file():
-                    raise PreconditionFailed("the object exists already", detail=key) from error
-                raise
+                slices = (source,) if isinstance(source, bytes) else source_slices(source, _SLICE_BYTES)
+                write_new(temporary, slices, self._calls)
+                self._end_put(key, temporary, if_absent=if_absent)
             finally:
                 # Gone already, unless something failed; and a failure here must not hide that one.
                 with suppress(OSError):
                     self._calls.unlink(temporary)
+
+    async def _put_slowly(self, rate: UploadRate, key: str, source: bytes | Path, *, if_absent: bool) -> None:
+        """Do the same in steps, with a turn on the line before each slice: no thread waits for one."""
+        slices = source_slices(source, rate.slice_bytes)
+
+        async def step(call: Callable[[], T]) -> T:
+            def mapped() -> T:
+                with self._mapped("put", key):
+                    return call()
+
+            return await self._runner.run(mapped)
+
+        temporary = await step(partial(self._begin_put, key))
+        try:
+            await step(partial(write_new, temporary, (), self._calls))
+            while part := await step(partial(next, slices, b"")):
+                await rate.take(len(part))
+                await step(partial(append_to, temporary, part, self._calls))
+            await step(partial(self._end_put, key, temporary, if_absent=if_absent))
+        finally:
+            slices.close()
+            with suppress(OSError):
+                self._calls.unlink(temporary)
+
+    def _begin_put(self, key: str) -> Path:
+        self._path(key)
+        self._prepare()
+        return temporary_path(self._temporaries, "put")
+
+    def _end_put(self, key: str, temporary: Path, *, if_absent: bool) -> None:
+        final = self._root / key
+        try:
+            with self._folders_of(final):
+                (publish_new if if_absent else publish)(temporary, final, self._calls)
+        except FileExistsError as error:
+            if if_absent and final.is_file():
+                raise PreconditionFailed("the object exists already", detail=key) from error
+            raise
 
     def _get(self, key: str, start: int, length: int | None) -> bytes:
         with self._mapped("get", key, is_lookup=True):
@@ -226,12 +259,12 @@ class LocalStore:
         for name in names:
             key = folder + name
             if key.endswith("/"):
-                if key != f"{RESERVED_PART}/" and _may_hold(key, prefix, start_after):
+                if key != f"{RESERVED_PART}/" and may_hold(key, prefix, start_after):
                     yield from self._walk(key, prefix, start_after)
             elif key.endswith("@"):
                 # Passing over it in silence could hide half a replica.
-                if _may_hold(key[:-1] + "/", prefix, start_after):
-                    raise _link_refused(path / name[:-1])
+                if may_hold(key[:-1] + "/", prefix, start_after):
+                    raise link_refused(path / name[:-1])
             elif key.startswith(prefix) and key > start_after:
                 # What was deleted since the folder was read is not listed.
                 with suppress(FileNotFoundError):
@@ -248,7 +281,7 @@ class LocalStore:
                 break
             # The folder itself may be a link: whoever set it up chose so, and "" names it.
             if part and stat.S_ISLNK(mode):
-                raise _link_refused(path)
+                raise link_refused(path)
         return self._root / key
 
     def _prepare(self) -> None:
@@ -325,27 +358,10 @@ class LocalStore:
         try:
             yield
         except OSError as error:
-            code = error.errno or 0
-            message = f"cannot {verb} {key}"
-            detail = f"{error.filename or self._root}: {os.strerror(code)}"
-            hint = _HINTS.get(code, "look at the folder and its disk")
-            if is_lookup and code in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR) and not self._is_unusable():
+            is_missing = error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
+            if is_lookup and is_missing and not self._is_unusable():
                 raise ObjectNotFound("no such object", detail=key) from error
-            if code in _DENIED:
-                raise AccessDenied(message, detail=detail, hint=hint) from error
-            if code in _MISSHAPEN:
-                raise StoreError(message, detail=detail, hint=hint) from error
-            raise StoreUnavailable(message, detail=detail, hint=hint) from error
-
-
-def _slices(source: bytes | Path) -> Iterator[bytes]:
-    if isinstance(source, bytes):
-        yield source
-        return
-    # A source that cannot be read is trouble of the spool, not of the store.
-    with map_os_errors(f"read {source}"), source.open("rb", buffering=0) as file:
-        while part := file.read(_SLICE_BYTES):
-            yield part
+            raise local_error(error, f"cannot {verb} {key}", self._root) from error
 
 
 def _read_range(descriptor: int, start: int, end: int) -> bytes:
@@ -375,13 +391,6 @@ def _scan(path: Path) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def _may_hold(folder: str, prefix: str, start_after: str) -> bool:
-    """Tell whether a key below the folder can begin with `prefix` and sort after `start_after`."""
-    if not (folder.startswith(prefix) or prefix.startswith(folder)):
-        return False
-    return folder > start_after or start_after.startswith(folder)
-
-
 def _check_is_object(status: os.stat_result, key: str) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise ObjectNotFound("no such object", detail=key)
@@ -389,7 +398,3 @@ def _check_is_object(status: os.stat_result, key: str) -> None:
 
 def _info(key: str, status: os.stat_result) -> ObjectInfo:
     return ObjectInfo(key=key, size_bytes=status.st_size, modified_ms=status.st_mtime_ns // 1_000_000)
-
-
-def _link_refused(path: Path) -> AccessDenied:
-    return AccessDenied("symbolic link in the folder of a replica", detail=str(path), hint=_HINTS[errno.ELOOP])

@@ -47,13 +47,19 @@ class Retries:
     """Tries calls again.
 
     `notify` is told of every failure that is tried again, with the delay before that; the error that ends a call is
-    raised and not told.
+    raised and not told. `may_try_again` is asked before that, and its answer is final.
     """
 
     def __init__(
-        self, clock: Clock, policy: RetryPolicy, random: Random, notify: Callable[[WalrepError, float], None]
+        self,
+        clock: Clock,
+        policy: RetryPolicy,
+        random: Random,
+        notify: Callable[[WalrepError, float], None],
+        may_try_again: Callable[[], bool] = lambda: True,
     ) -> None:
         self.policy = policy
+        self._may_try_again = may_try_again
         self._clock = clock
         self._random = random
         self._notify = notify
@@ -76,7 +82,7 @@ class Retries:
     async def wait(self, error: WalrepError, attempts: _Attempts) -> None:
         """Wait until the next attempt; raise the error if there is to be none."""
         delay_s = attempts.next_delay_s(error, self._random.random())
-        if delay_s is None:
+        if delay_s is None or not self._may_try_again():
             raise error
         self._notify(error, delay_s)
         await self._clock.sleep(delay_s)

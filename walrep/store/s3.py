@@ -66,6 +66,10 @@ class S3Store:
         """Return how much of a file of this size is in memory at once while it is stored, at most."""
         return self._uploads.held_bytes(size_bytes)
 
+    def put_requests(self, size_bytes: int, if_absent: bool) -> int:  # noqa: FBT001 - as `MeteredStore` asks
+        """Return how many requests of the class of PUT store so much, if none fails."""
+        return self._uploads.put_requests(size_bytes, if_absent=if_absent)
+
     async def put(self, key: str, source: bytes | Path, *, if_absent: bool = False) -> None:
         """Store the bytes, or the content of the file, under `key`.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import io
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
@@ -19,6 +20,7 @@ from typing import Any, Protocol
 import walrep
 from walrep.clock import Clock, SystemClock
 from walrep.errors import StoreUnavailable, UsageError, check
+from walrep.store.rate import UploadRate, send_slowly
 from walrep.store.s3_credentials import start_program
 from walrep.store.s3_errors import S3Call, mapped
 from walrep.store.s3_settings import S3Settings, resolve_settings
@@ -87,10 +89,12 @@ class S3Clients:
         defaults: S3Access | None = None,
         clock: Clock = _SYSTEM_CLOCK,
         open_s: float = OPEN_S,
+        rate: UploadRate | None = None,
     ) -> None:
         self._environment = environment
         self._defaults = defaults
         self._open_s = open_s
+        self._rate = rate
         self.clock = clock
         self._clients: dict[S3Settings, S3Client] = {}
         self._retired: list[S3Client] = []
@@ -172,7 +176,10 @@ class S3Clients:
         )
         _replace_process_provider(found)
         opening = session.client(
-            "s3", endpoint_url=access.endpoint or None, verify=access.ca_file or None, config=_config(settings)
+            "s3",
+            endpoint_url=access.endpoint or None,
+            verify=access.ca_file or None,
+            config=_config(settings, self._rate),
         )
         api = await opening.__aenter__()
         api.meta.events.register("before-call.s3", _do_not_redirect)
@@ -188,7 +195,7 @@ async def _close_all(clients: Iterable[S3Client]) -> None:
             stack.push_async_callback(client.close)
 
 
-def _config(settings: S3Settings) -> object:
+def _config(settings: S3Settings, rate: UploadRate | None) -> object:
     from aiobotocore.config import AioConfig  # noqa: PLC0415 - see the text of this module
 
     s3: dict[str, object] = {}
@@ -197,7 +204,7 @@ def _config(settings: S3Settings) -> object:
     if settings.provider.signs_bodies:
         s3["payload_signing_enabled"] = True
     return AioConfig(
-        http_session_cls=_session_class(),
+        http_session_cls=_session_class(rate),
         signature_version="s3v4",
         s3=s3 or None,
         retries={"total_max_attempts": 1},
@@ -213,8 +220,8 @@ def _config(settings: S3Settings) -> object:
 
 
 @cache
-def _session_class() -> type:
-    """Return aiobotocore's session of HTTP with three things put right, for which it has no settings.
+def _session_class(rate: UploadRate | None) -> type:
+    """Return aiobotocore's session of HTTP with three things put right, for which it has no settings, and a rate.
 
     aiohttp sends everything again whose method is idempotent, PUT among them, when a connection ends before there was
     an answer: unseen, and to the wrong effect for one that is create-only. And botocore turns the check of host names
@@ -229,6 +236,15 @@ def _session_class() -> type:
             session = await super()._get_session(proxy_url)
             session._retry_connection = False  # noqa: SLF001 - see above
             return _Unredirected(session)
+
+        async def send(self, request: Any) -> object:  # noqa: ANN401 - botocore has no types
+            body = request.body
+            if rate is not None and body and isinstance(body, bytes | bytearray | io.BufferedIOBase):
+                request.body = send_slowly(body, rate)
+            try:
+                return await super().send(request)
+            finally:
+                request.body = body
 
         def _get_ssl_context(self) -> ssl.SSLContext:
             context: ssl.SSLContext = super()._get_ssl_context()

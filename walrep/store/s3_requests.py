@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from walrep.errors import AccessDenied
 from walrep.store.observe import RequestCounter, Verb
+from walrep.store.rate import waits_extend
 from walrep.store.s3_client import S3Api, S3Client, S3Clients
 from walrep.store.s3_errors import S3Call, concerns_credentials, mapped
 from walrep.store.s3_url import S3Url
@@ -81,8 +82,9 @@ class S3Exchange:
             if not self._is_first:
                 self._place.counter.request(verb)
             self._is_first = False
-            async with asyncio.timeout(seconds_for(size_bytes)):
-                return await request(client.api)
+            async with asyncio.timeout(seconds_for(size_bytes)) as timeout:
+                with waits_extend(timeout):
+                    return await request(client.api)
 
 
 async def do_each(items: Iterator[T], work: Callable[[T], Awaitable[None]], *, at_once: int) -> None:

@@ -76,6 +76,13 @@ class S3Uploads:
             return size_bytes
         return min(size_bytes, PARTS_IN_FLIGHT_MAX * part_bytes_for(size_bytes, self._sizes.part_bytes))
 
+    def put_requests(self, size_bytes: int, *, if_absent: bool) -> int:
+        """Return how many requests of the class of PUT store so much, if none fails: one, or parts and two more."""
+        sizes = self._sizes
+        if size_bytes <= max(sizes.single_bytes_max, sizes.conditional_bytes_max if if_absent else 0):
+            return 1
+        return -(-size_bytes // part_bytes_for(size_bytes, sizes.part_bytes)) + 2
+
     async def put(self, key: str, source: bytes | Path, *, if_absent: bool) -> None:
         """Store the bytes, or the content of the file, under `key`; see `S3Store.put`."""
         size_bytes = await self._runner.run(partial(source_bytes, source))
