@@ -16,21 +16,22 @@ def test_who_waits_for_a_file_is_told_while_it_is_there(tmp_path: Path) -> None:
     mine, other = asyncio.Event(), asyncio.Event()
 
     async def main() -> None:
-        looks = asyncio.create_task(requests.run())
-        with requests.watch(tmp_path / "detach", mine), requests.watch(tmp_path / "other", other):
-            await clock.sleep(10.0)
-            assert not mine.is_set()
-            (tmp_path / "detach").touch()
-            for _ in range(2):
-                await clock.sleep(2.0)
-                assert mine.is_set()
-                mine.clear()
-            (tmp_path / "detach").unlink()
+        async with asyncio.TaskGroup() as group:
+            looks = group.create_task(requests.run())
+            with requests.watch(tmp_path / "detach", mine), requests.watch(tmp_path / "other", other):
+                await clock.sleep(10.0)
+                assert not mine.is_set()
+                (tmp_path / "detach").touch()
+                for _ in range(2):
+                    await clock.sleep(2.0)
+                    assert mine.is_set()
+                    mine.clear()
+                (tmp_path / "detach").unlink()
+                await clock.sleep(4.0)
+                assert not mine.is_set()
+            (tmp_path / "other").touch()
             await clock.sleep(4.0)
-            assert not mine.is_set()
-        (tmp_path / "other").touch()
-        await clock.sleep(4.0)
-        assert not other.is_set()
-        looks.cancel()
+            assert not other.is_set()
+            looks.cancel()
 
     clock.run(main())

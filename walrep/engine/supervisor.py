@@ -75,8 +75,8 @@ class Supervisor:
             compaction=self._settings.compaction,
         )
         try:
-            async with asyncio.TaskGroup() as looking:
-                looks = looking.create_task(parts.requests.run())
+            async with asyncio.TaskGroup() as tg:
+                looks = tg.create_task(parts.requests.run())
                 async with asyncio.TaskGroup() as group:
                     protections = [
                         group.create_task(self._protect(database, parts, stop)) for database in self._settings.databases
