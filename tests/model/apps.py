@@ -53,6 +53,8 @@ class Apps:
         self._ready((0, 0))
         self._command(0, "run", 0, ["create table meta(n int)", "insert into meta values(0)"])
         self._command(0, "run", 0, ["create table t(id integer primary key, k int, v blob)"])
+        # So that no power cut takes it back.
+        self._command(0, "run", 0, ["pragma wal_checkpoint(truncate)"])
         self._look(None)
 
     def commit(self, place: Place, statements: list[str]) -> None:
