@@ -17,11 +17,16 @@ import msgspec
 
 from tests.core.test_encoder import FakeLog, Frame
 from walrep.core.journal import entry_from_job
-from walrep.core.names import SnapshotName, segment_key, snapshot_key
+from walrep.core.names import segment_key, snapshot_key
 from walrep.core.objects import SnapshotFooter, SnapshotHeader, TimelineStart, Writer
-from walrep.core.snapshot import encode_snapshot_end, encode_snapshot_pages, encode_snapshot_start
+from walrep.core.snapshot import (
+    encode_snapshot_end,
+    encode_snapshot_pages,
+    encode_snapshot_start,
+    snapshot_name,
+)
 from walrep.core.state import STATE_FORMAT, CaptureMark, LocalState
-from walrep.core.units import Checksum, Seq, TimelineId, Txid, make_timeline_id
+from walrep.core.units import Checksum, Position, Seq, TimelineId, Txid, make_timeline_id
 from walrep.disk.outbox import OutboxItem
 from walrep.disk.peek import snapshot_ends
 from walrep.disk.spool import BASE_PART, SNAPSHOT_PART, Recovered, Sealed, Spool
@@ -93,8 +98,8 @@ class SpoolRig:
         start = TimelineStart(reason="test", parent=state.position() or state.parent)
         return self.spool.open_timeline(timeline, start, PAGE_SIZE, 1000)
 
-    def publish_base(self, pages: dict[int, bytes]) -> OutboxItem:
-        """Make this the base of the timeline that was opened."""
+    def publish_base(self, pages: dict[int, bytes], *, full: bool = True) -> OutboxItem:
+        """Make this the base of the timeline that was opened; `full`: it is told to be one."""
         self.pages, self.log = dict(pages), FakeLog(pages)
         hashes, spool = self.log.encoder.hashes, self.spool
         timeline = make_timeline_id(spool.state.timeline_number, NONCE)
@@ -109,7 +114,7 @@ class SpoolRig:
             page_count=hashes.page_count,
             mark=mark_after(0),
         )
-        item = spool.begin_timeline(path, state, hashes.to_bytes())
+        item = spool.begin_timeline(path, state, hashes.to_bytes(), full=full)
         self.images = [self.image()]
         return item
 
@@ -172,7 +177,7 @@ class SpoolRig:
             writer=spool.state.writer,
             created_ms=1000,
             page_size=PAGE_SIZE,
-            full_txid=None if full_txid is None else Txid(full_txid),
+            full=None if full_txid is None else Position(timeline, Txid(full_txid), Checksum(0)),
         )
         pgnos = sorted(self.pages)
         # As when it changed while it was copied: a page stands there twice, and the last one counts.
@@ -197,14 +202,7 @@ def restored_images(directory: Path, into: Path) -> list[bytes]:
     for path in sorted([*(directory / "cache").iterdir(), *(directory / "outbox").iterdir()]):
         if path.suffix in (".base", ".snapshot"):
             header, footer = snapshot_ends(path)
-            name = SnapshotName(
-                timeline=header.timeline,
-                txid=footer.txid,
-                seen_ms=footer.seen_ms,
-                seq=footer.seq,
-                full_txid=header.full_txid,
-            )
-            target = into / snapshot_key(name)
+            target = into / snapshot_key(snapshot_name(header, footer))
         else:
             target = into / segment_key(int(path.name))
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -102,7 +102,8 @@ def _snapshot_fields(timeline: str, snapshot: SnapshotListing) -> dict[str, obje
         "timeline": timeline,
         "txid": snapshot.txid,
         "time": format_time(snapshot.seen_ms),
-        "full_txid": snapshot.full_txid,
+        "full_timeline": snapshot.full.timeline if snapshot.full else None,
+        "full_txid": snapshot.full.txid if snapshot.full else None,
     }
 
 
@@ -158,8 +159,7 @@ def _print_timeline(output: Output, timeline: TimelineListing) -> None:
         output.line(f"  left        {timeline.parent}")
     for snapshot in timeline.snapshots:
         what = f"transaction {snapshot.txid}, {format_time(snapshot.seen_ms)}, {format_size(snapshot.size_bytes)}"
-        kind = "" if snapshot.full_txid is None else f", on top of that of transaction {snapshot.full_txid}"
-        output.line(f"  snapshot    {what}{kind}")
+        output.line(f"  snapshot    {what}{_leans_text(timeline.timeline, snapshot)}")
     if timeline.pack_count:
         packs = f"{timeline.pack_count} with {timeline.pack_transaction_count} transactions"
         output.line(f"  packs       {packs}, {format_size(timeline.pack_bytes)}")
@@ -174,6 +174,13 @@ def _print_timeline(output: Output, timeline: TimelineListing) -> None:
         output.line(f"  restorable  transactions {each.first_txid} to {each.last_txid}, {first} to {last}")
     if not timeline.restorable:
         output.line("  restorable  nothing yet")
+
+
+def _leans_text(timeline: str, snapshot: SnapshotListing) -> str:
+    if snapshot.full is None:
+        return ""
+    elsewhere = f" of timeline {snapshot.full.timeline}" if snapshot.full.timeline != timeline else ""
+    return f", on top of that of transaction {snapshot.full.txid}{elsewhere}"
 
 
 def _problem_text(problem: Problem) -> str:

@@ -15,6 +15,7 @@ import msgspec
 from walrep.core.chunk import FLAG_REFERENCE
 from walrep.core.container import KIND_OFFSET, PREAMBLE_BYTES, Kind
 from walrep.core.history import History, Pack, Problem, Segment, Timeline, TxidRange
+from walrep.core.names import FullName
 from walrep.core.objects import PackHeader, ReplicaInfo, SegmentFooter, SegmentHeader, SnapshotFooter, SnapshotHeader
 from walrep.core.pack import IndexBlock, read_source
 from walrep.core.segment import SegmentChunk
@@ -61,13 +62,13 @@ class PackListing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SnapshotListing(msgspec.Struct, frozen=True, kw_only=True):
-    """One snapshot; `full_txid`, of a differential one: where the full one under it stands."""
+    """One snapshot; `full`, of a differential one: the full one under it."""
 
     key: str
     txid: int
     seen_ms: int
     size_bytes: int
-    full_txid: int | None
+    full: FullName | None
 
 
 class TimelineListing(msgspec.Struct, frozen=True, kw_only=True):
@@ -189,7 +190,7 @@ def _list_timeline(timeline: Timeline) -> TimelineListing:
                 txid=each.name.txid,
                 seen_ms=each.name.seen_ms,
                 size_bytes=each.size_bytes,
-                full_txid=each.name.full_txid,
+                full=each.name.full,
             )
             for each in timeline.snapshots
         ),
