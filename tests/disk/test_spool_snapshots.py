@@ -166,10 +166,12 @@ def test_a_kill_at_any_step_of_beginning_a_timeline_leaves_its_base_or_not(
     rig: SpoolRig, tmp_path: Path, *, full: bool
 ) -> None:
     """A differential base goes on the full one before, and so do later ones; a full one replaces it."""
-    changed = {**BASE, 3: page(3000)}
+    changed, record = {**BASE, 3: page(3000)}, load_full(rig.directory.path)
+    assert record is not None
+    under = record.snapshot.position
     rig.open()
     with kill_points(rig.directory.path, tmp_path / "killed") as copies:
-        rig.publish_base(changed, full=full)
+        rig.publish_base(changed, under=None if full else under)
     outcomes = set()
     for copy in copies:
         again = SpoolRig(copy)

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-from tests.lineage.life import Life
+from tests.lineage.life import Life, Restart
 
 
 def main() -> int:
@@ -22,8 +22,10 @@ def main() -> int:
     arguments = parser.parse_args()
     seed = random.SystemRandom().randrange(1_000_000) if arguments.seed is None else arguments.seed
     print(f"seed {seed}", flush=True)
-    with tempfile.TemporaryDirectory(prefix="walrep-lineage-") as folder:
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(prefix="walrep-lineage-", dir=memory if memory.is_dir() else None) as folder:
         life = Life(Path(folder), seed, arguments.rows)
+        life.told = _print_restart
         try:
             asyncio.run(_run(life, arguments.restarts))
         finally:
@@ -37,12 +39,15 @@ async def _run(life: Life, restarts: int) -> None:
     await life.compare_all(100)
 
 
+def _print_restart(each: Restart) -> None:
+    print(
+        f"{each.what:15} {each.kind:13} {each.stored_pages:6} of {each.page_count:6} pages, "
+        f"{each.uploaded_bytes:9} of {each.database_bytes:9} bytes ({each.share:.2%}), {each.read_bytes} read",
+        flush=True,
+    )
+
+
 def _print(life: Life) -> None:
-    for each in life.restarts:
-        print(
-            f"{each.what:15} {each.kind:13} {each.stored_pages:6} of {each.page_count:6} pages, "
-            f"{each.uploaded_bytes:9} of {each.database_bytes:9} bytes ({each.share:.2%}), {each.read_bytes} read"
-        )
     shares = [each.share for each in life.restarts[1:] if each.kind != "resumed"]
     print(
         f"{len(shares)} new timelines of {len(life.restarts) - 1} restarts; uploaded of the database's size: median "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
@@ -58,6 +59,8 @@ class Life:
         self.dice = Random(seed)
         self.problems: list[str] = []
         self.restarts: list[Restart] = []
+        self.told: Callable[[Restart], object] = lambda _restart: None
+        """Called after every restart."""
         self.restored = 0
         self.gone = 0
         self.folder = folder
@@ -88,7 +91,7 @@ class Life:
         await self._protected("first")
         for _ in range(restarts):
             what = self.dice.choices(("down", "state-lost", "restored", "restored-older"), (10, 2, 2, 2))[0]
-            if self.dice.random() < 0.25:
+            if self.dice.random() < 0.5:
                 self.protection.clock.ahead_ms += self.dice.randrange(DAY)
             if what.startswith("restored"):
                 await self._restore_in_place(older=what == "restored-older")
@@ -192,6 +195,7 @@ class Life:
                 read_bytes=sum(each.read_bytes for each in protection.of(FullRead)),
             )
         )
+        self.told(self.restarts[-1])
         self.problems += [f"{what}: {each.failed}" for each in protection.of(FullRead) if each.failed]
 
     def _belongs_to_start(self, key: str, timeline: str) -> bool:

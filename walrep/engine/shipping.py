@@ -239,6 +239,7 @@ class Shipper:
             await self._keep(item)
         elif timeline not in self._baseless:
             self._baseless.add(timeline)
+            self.durable = None
             await self.on_worker(partial(forget_full, self._spool.directory.path))
             if self.base_refused is not None:
                 self.base_refused(CaptureBroken(error.message, detail=error.detail, hint=error.hint))
