@@ -15,7 +15,7 @@ from tests.engine.daily import DAY, begin_days
 from tests.engine.protection import Protection
 from tests.lineage.app import DigestingApp
 from walrep.clock import SystemClock
-from walrep.core.events import Alarm, Detached, FullRead, Resumed, SnapshotWritten, TimelineBegan
+from walrep.core.events import Alarm, Detached, Event, FullRead, Resumed, SnapshotWritten, TimelineBegan
 from walrep.core.names import parse_snapshot_key
 from walrep.core.retention import RetentionPolicy
 from walrep.core.snapshots import SnapshotPolicy
@@ -157,12 +157,8 @@ class Life:
             writing = self.dice.random() < 0.5
             if writing:
                 self.app.begin(*self._statements())
-            began = asyncio.create_task(protection.until(TimelineBegan))
-            resumed = asyncio.create_task(protection.until(Resumed))
-            await asyncio.wait((began, resumed), return_when=asyncio.FIRST_COMPLETED)
-            resumed.cancel()
-            is_new = began.done()
-            began.cancel()
+            taken_up = await protection.until(Event, lambda event: isinstance(event, TimelineBegan | Resumed))
+            is_new = isinstance(taken_up, TimelineBegan)
             if is_new:
                 await protection.until(SnapshotWritten)
             if writing:

@@ -21,6 +21,7 @@ from walrep.core.pack import IndexBlock, read_source
 from walrep.core.segment import SegmentChunk
 from walrep.core.slices import split_parts
 from walrep.core.snapshot import SnapshotPages, read_snapshot
+from walrep.core.units import TimelineId
 from walrep.engine.apply import ObjectFeed, naming
 from walrep.errors import CorruptObject
 from walrep.store.base import Store
@@ -78,7 +79,7 @@ class TimelineListing(msgspec.Struct, frozen=True, kw_only=True):
     is not deleted yet counts as `spare_`, and as nothing else.
     """
 
-    timeline: str
+    timeline: TimelineId
     reason: str
     parent: str | None
     begin_ms: int
@@ -93,6 +94,12 @@ class TimelineListing(msgspec.Struct, frozen=True, kw_only=True):
     packs: tuple[PackListing, ...]
     snapshots: tuple[SnapshotListing, ...]
     restorable: tuple[TxidRange, ...]
+    parent_timeline: TimelineId | None = None
+
+    @property
+    def first_snapshot(self) -> SnapshotListing | None:
+        """The snapshot with which it begins, as far as it is there; None: there is none."""
+        return min(self.snapshots, key=lambda each: (each.txid, each.key), default=None)
 
 
 class ReplicaListing(msgspec.Struct, frozen=True, kw_only=True):
@@ -195,6 +202,7 @@ def _list_timeline(timeline: Timeline) -> TimelineListing:
             for each in timeline.snapshots
         ),
         restorable=timeline.ranges,
+        parent_timeline=timeline.parent.timeline if timeline.parent else None,
     )
 
 
