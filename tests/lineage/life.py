@@ -102,7 +102,10 @@ class Life:
             await self._protected(what)
             await self._compare(3)
         history = await read_history(self.protection.store(), InlineRunner())
-        self.problems += [f"{each.kind}: {each.message}" for each in history.problems]
+        for each in history.problems:
+            left = [each_timeline for each_timeline in history.timelines if each_timeline.id == each.timeline]
+            keys = [link.key for timeline in left for link in timeline.chain]
+            self.problems.append(f"{each.kind}: {each.message} {each.timeline} {keys}")
 
     # -- the app ----------------------------------------------------------------------------------------------------
 
