@@ -281,6 +281,7 @@ class World:
 
     def _settle(self, host: Host) -> None:
         host.limit_disk(-1)
+        host.die_at(0)
         for place in sorted(host.apps.transactions):
             host.apps.end(place, commit=False)
         for flag in _ATTEMPTS:
