@@ -90,8 +90,28 @@ def test_it_holds_what_differs_and_nothing_else(tmp_path: Path) -> None:
     base = copied(live.new_base(full))
     live.end_base(base, full)
     assert base.page_count > 1000
+    assert base.differing_pages <= 4
     assert 2 <= base.written_pages <= 4
     assert base.path.stat().st_size < 20_000 < full.path.stat().st_size
+    live.close()
+
+
+def test_what_stands_in_the_log_alone_is_taken_to_differ(tmp_path: Path) -> None:
+    """The file does not show it yet."""
+    live = LiveDatabase(tmp_path / "app.db")
+    live.app.execute(FILL.format(3000, 1500))
+    full = full_base(live)
+    live.checkpoint(MODES[3])
+    live.kill_capture()
+    live.app.execute("vacuum")
+    live.app.execute("update t set v = randomblob(1500)")
+    live.attach_again()
+    base = live.new_base(full)
+    while not base.begin():
+        live.tick(0.01)
+    assert base.written_pages == 0
+    assert base.differing_pages > 0.9 * base.page_count
+    base.abandon()
     live.close()
 
 

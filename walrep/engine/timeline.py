@@ -98,10 +98,13 @@ async def _copy(
     if kind == "differential" and full is not None:
         on_top = msgspec.structs.replace(header, full=full.snapshot.position)
         base = await parts.runner.run(partial(new_base, on_top, spool.room, full.array()))
-        is_copied = await _copy_file(
-            parts, base, abandoned, lambda: decide(base.written_pages, base.page_count)[0] == "full"
-        )
-        kind, why = decide(base.written_pages, base.page_count)
+
+        def is_too_much() -> bool:
+            nonlocal kind, why
+            kind, why = decide(base.differing_pages, base.page_count)
+            return kind == "full"
+
+        is_copied = await _copy_file(parts, base, abandoned, is_too_much)
         if is_copied or abandoned.is_set():
             return _Copied(base, kind, why) if is_copied else None
     base = await parts.runner.run(partial(new_base, header, spool.room))

@@ -72,6 +72,7 @@ class BaseCopy:
         """How many pages the database had when the copy began."""
         self.written_pages = 0
         """How many were written so far, one that was written twice counted twice."""
+        self._differing_pages = 0
         self._held = None if full is None else full.copy()
         """Of a differential base: what a reader has of each page by now, as a hash."""
         self._reader = reader
@@ -90,6 +91,14 @@ class BaseCopy:
         except BaseException:
             self.abandon()
             raise
+
+    @property
+    def differing_pages(self) -> int:
+        """How many pages of a differential base seem to differ from the full one, as far as the file was copied.
+
+        Those that are dirty are taken to: they were written not long ago.
+        """
+        return self._differing_pages + len(self._reader.dirty or ())
 
     def begin(self) -> bool:
         """Note what is dirty when the copy begins; False if not everything committed could be captured yet."""
@@ -115,7 +124,8 @@ class BaseCopy:
             pgnos = [pgno for pgno in range(self._next_pgno + start, self._next_pgno + stop) if pgno != self._lock_page]
             first = self._next_pgno
             pages = [view[(pgno - first) * page_size : (pgno - first + 1) * page_size] for pgno in pgnos]
-            self._write_pages(pgnos, pages)
+            dirty = self._reader.dirty or ()
+            self._differing_pages += sum(pgno not in dirty for pgno in self._write_pages(pgnos, pages))
         self._next_pgno += count
         return count == slice_pages
 
@@ -203,9 +213,10 @@ class BaseCopy:
         )
         self._write(encode_snapshot_end(self.footer, self._offset))
 
-    def _write_pages(self, pgnos: Sequence[int], pages: Sequence[bytes | memoryview]) -> None:
+    def _write_pages(self, pgnos: Sequence[int], pages: Sequence[bytes | memoryview]) -> list[int]:
+        """Write what a reader does not have of these pages, and return which that is."""
         if not pgnos:
-            return
+            return []
         self.hashes.reserve(pgnos[-1])
         hashes = [page_hash(page, pgno) for pgno, page in zip(pgnos, pages, strict=True)]
         for pgno, found in zip(pgnos, hashes, strict=True):
@@ -215,6 +226,7 @@ class BaseCopy:
             self._write(encode_snapshot_pages([pgnos[at] for at in lacking], [pages[at] for at in lacking]))
             self._blocks += 1
             self.written_pages += len(lacking)
+        return [pgnos[at] for at in lacking]
 
     def _lacking(self, pgnos: Sequence[int], hashes: Sequence[int]) -> Sequence[int]:
         """Return which of these a reader does not have, and note that it will."""
