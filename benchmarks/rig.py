@@ -86,5 +86,5 @@ class Rig:
             self.capture.tick()
         base.close()
         state = msgspec.structs.replace(self.spool.state, **state_changes(self.capture, base))
-        self.spool.begin_timeline(base.path, state, self.capture.reader.encoder.hashes.to_bytes())
+        self.spool.begin_timeline(base.path, state, self.capture.reader.encoder.hashes.to_bytes(), full=True)
         self.capture.reader.sink = self.spooler

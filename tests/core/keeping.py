@@ -19,7 +19,7 @@ from walrep.core.names import SnapshotName, pruned_key, snapshot_key
 from walrep.core.retention import RetentionPolicy, is_anything_expired, plan_retention
 from walrep.core.snapshots import FullSnapshot, SnapshotFacts, SnapshotPolicy, plan_kind, plan_snapshot
 from walrep.core.stored import PackFact, SegmentFact
-from walrep.core.units import Seq, Txid
+from walrep.core.units import Checksum, Seq, Txid
 from walrep.core.workload import Workload, distinct_pages
 
 __all__ = ["WINDOW_OVER", "Day", "KeptPlace", "Writer"]
@@ -97,16 +97,18 @@ class KeptPlace(Place):
         """Put a snapshot of what is stored."""
         changed = 0.0
         if self._full is not None:
-            writes = (self.txid - self._full.txid) * self._workload.pages
+            writes = (self.txid - self._full.name.txid) * self._workload.pages
             changed = distinct_pages(writes, self._workload.page_count)
         pages = (round(changed), round(self._workload.page_count))
-        kind, _reason = plan_kind(self._full, self.timeline, pages, now_ms=self.now_ms, policy=self._policy)
+        kind, _reason = plan_kind(
+            self._full, pages, replica="r", page_size=4096, now_ms=self.now_ms, policy=self._policy
+        )
         name = SnapshotName(timeline=self.timeline, txid=Txid(self.txid), seen_ms=self.now_ms, seq=Seq(self.seq))
         if kind == "full":
-            self._full = FullSnapshot(timeline=self.timeline, txid=name.txid, seen_ms=self.now_ms)
+            self._full = FullSnapshot(replica="r", name=name, page_size=4096, checksum=Checksum(1))
             self.today.full_count += 1
         elif self._full is not None:
-            name = msgspec.structs.replace(name, full_txid=self._full.txid)
+            name = msgspec.structs.replace(name, full=self._full.name.as_full)
         self._snapshots[snapshot_key(name)] = name
         self._last, self._log_bytes = (self.now_ms, self.txid), 0
         self._note_put()

@@ -40,7 +40,7 @@ RPO_S = 10.0
 
 def snapshot(txid: int) -> str:
     timeline = make_timeline_id(1, "0011223344556677")
-    return snapshot_key(SnapshotName(timeline=timeline, txid=Txid(txid), seen_ms=NOON_MS, seq=Seq(1), full_txid=None))
+    return snapshot_key(SnapshotName(timeline=timeline, txid=Txid(txid), seen_ms=NOON_MS, seq=Seq(1), full=None))
 
 
 def facts(**changes: object) -> BudgetFacts:

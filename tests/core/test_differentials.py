@@ -9,28 +9,33 @@ from hypothesis import given, strategies as st
 from tests.core.test_names import NUMBERS, TIMELINES, TIMES
 from walrep.core.holding import Holding
 from walrep.core.inventory import Listed, take_inventory
-from walrep.core.names import SnapshotName, parse_snapshot_key, snapshot_key
+from walrep.core.names import FullName, SnapshotName, parse_snapshot_key, snapshot_key
 from walrep.core.pages import PageHashes
 from walrep.core.records import Known
 from walrep.core.restore import RestorePlan, plan_restore
 from walrep.core.retention import RetentionPlan, RetentionPolicy, plan_retention
 from walrep.core.target import AtTxid
-from walrep.core.units import Seq, Txid
+from walrep.core.units import Seq, Txid, make_timeline_id, timeline_number
 from walrep.errors import InvariantViolated
 from walrep.store.keys import check_key
 from walrep.testing.history import HistoryBuilder, history_of, known_of
 
 PAGE = 512
 DAY = 86_400_000
-KEY = "snapshots/00001-5f3a9c21/0000000000000012-20261121T093000123Z-0000000000000007-diff-{:016}"
+KEY = "snapshots/00001-5f3a9c21/0000000000000012-20261121T093000123Z-0000000000000007-diff-00001-5f3a9c21-{:016}"
 
 
 @st.composite
 def differential_names(draw: st.DrawFn) -> SnapshotName:
     full, txid = sorted(draw(st.sets(NUMBERS, min_size=2, max_size=2)))
-    return SnapshotName(
-        timeline=draw(TIMELINES), txid=Txid(txid), seen_ms=draw(TIMES), seq=Seq(draw(NUMBERS)), full_txid=Txid(full)
-    )
+    timeline = draw(TIMELINES)
+    under = FullName(timeline, Txid(full))
+    if draw(st.booleans()) and timeline_number(timeline):
+        number = draw(st.integers(0, timeline_number(timeline) - 1))
+        under = FullName(
+            make_timeline_id(number, draw(st.text("0123456789abcdef", min_size=16, max_size=16))), Txid(draw(NUMBERS))
+        )
+    return SnapshotName(timeline=timeline, txid=Txid(txid), seen_ms=draw(TIMES), seq=Seq(draw(NUMBERS)), full=under)
 
 
 @given(differential_names())

@@ -143,6 +143,18 @@ def test_how_well_the_base_compresses() -> None:
     assert workload.lz4_ratio == pytest.approx(workload.zstd_ratio * typical.lz4_ratio / typical.zstd_ratio)
 
 
+def test_a_differential_base_says_nothing_about_that() -> None:
+    app = App()
+    app.segment(T0 + MINUTE)
+    first, left = app.builder.timeline, app.builder.positions[app.builder.timeline, 1]
+    app.builder.begin(dict(app.builder.image), T0 + HOUR, parent=left, base=False)
+    app.builder.snapshot(T0 + HOUR, full_txid=0, full_timeline=first)
+    for moment in every(MINUTE, HOUR, 3 * HOUR):
+        app.segment(moment)
+    # Random pages, which nothing compresses.
+    assert app.observe().workload.zstd_ratio > 0.9
+
+
 def test_without_a_snapshot_compression_is_taken_as_typical() -> None:
     app = App()
     for moment in every(MINUTE, 0, HOUR):

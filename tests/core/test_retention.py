@@ -257,7 +257,8 @@ def test_a_timeline_that_names_itself_as_its_parent_has_none() -> None:
 def test_a_differential_snapshot_rests_on_the_full_one_of_the_parent() -> None:
     child = [opening(60, B, LEFT), log(1, 5, (61, 62), B)]
     plan = plan_at(90, NOTHING, [*PARENT, *child], [*PARENT_SNAPSHOTS, full(0, 60, B, base="1/full/10")])
-    assert deleted(plan) == {"1/full/0", "1/full/20", "1/log/1-10", "1/log/11-20", "1/log/21-30"}
+    assert deleted(plan) == {"1/full/0", "1/log/1-10", "1/log/11-20", "1/log/21-30"}
+    assert reason(plan, "1/full/20") == "the newest full snapshot, on which the next ones lean"
     assert reason(plan, "1/opening") == "opens timeline 00001-aaaaaaaa"
 
 

@@ -60,6 +60,19 @@ def days(history: History, keys: set[str], until_ms: int) -> set[str]:
     }
 
 
+def newest_full_keys(history: History) -> set[str]:
+    """Return the full snapshots on which a writer may be about to lean: the last of each newest timeline."""
+    full = [each for each in history.holding.snapshots if each.kind == "full"]
+    newest = [each for each in full if all(other.timeline[:5] <= each.timeline[:5] for other in full)]
+    return {
+        each.key
+        for each in newest
+        if not any(
+            other.timeline == each.timeline and (other.txid, other.seq) > (each.txid, each.seq) for other in newest
+        )
+    }
+
+
 def sound(history: History, keys: set[str]) -> set[str]:
     """Return the objects with which nothing looks wrong: what they rest on is there, and what opens their timeline."""
     logs = [each for each in history.holding.logs if each.key in keys]
@@ -98,6 +111,13 @@ def test_the_newest_restorable_point_stays(history: History, policy: RetentionPo
     newest = max((timeline[:5] for timeline, _txid in before), default="")
     tips = {timeline: txid for timeline, txid in sorted(before) if timeline[:5] == newest}
     assert set(tips.items()) <= after
+
+
+@given(histories(damaged=True, plain=True), POLICIES, LATER)
+def test_the_newest_full_snapshot_stays(history: History, policy: RetentionPolicy, later_ms: int) -> None:
+    """INV-30: however old, and whatever else is newer."""
+    plan = plan_retention(history.holding, policy, history.end_ms + later_ms)
+    assert newest_full_keys(history) <= kept(plan)
 
 
 @given(histories(damaged=True), POLICIES, LATER)
@@ -172,7 +192,7 @@ def test_without_a_policy_nothing_stays_but_what_the_newest_state_needs(history:
     newest = max(timeline[:5] for timeline, _txid in history.seen)
     tips = [(timeline, txid) for timeline, txid in history.seen if (timeline, txid + 1) not in history.seen]
     tips = [tip for tip in tips if tip[0][:5] == newest]
-    spare = {each.key for each in holding.logs if each.is_opening} | set(holding.others)
+    spare = {each.key for each in holding.logs if each.is_opening} | set(holding.others) | newest_full_keys(history)
     before = {tip: history.best_start(kept(plan), *tip) for tip in tips}
     for key in kept(plan) - spare:
         assert {tip: history.best_start(kept(plan) - {key}, *tip) for tip in tips} != before, key

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from hypothesis import given, strategies as st
 
+from walrep.core.names import SnapshotName
 from walrep.core.snapshots import (
     FullSnapshot,
     SnapshotFacts,
@@ -15,7 +16,7 @@ from walrep.core.snapshots import (
     plan_kind,
     plan_snapshot,
 )
-from walrep.core.units import TimelineId, Txid
+from walrep.core.units import Checksum, Seq, TimelineId, Txid
 
 HOUR = 3_600_000
 DAY = 24 * HOUR
@@ -31,7 +32,8 @@ FACTS = SnapshotFacts(
     log_bytes=1000,
     database_bytes=100 << 20,
 )
-FULL = FullSnapshot(timeline=TIMELINE, txid=Txid(5), seen_ms=NOON - DAY)
+NAME = SnapshotName(timeline=TIMELINE, txid=Txid(5), seen_ms=NOON - DAY, seq=Seq(9))
+FULL = FullSnapshot(replica="r", name=NAME, page_size=4096, checksum=Checksum(7))
 
 
 def facts(**changes: object) -> SnapshotFacts:
@@ -100,29 +102,44 @@ def test_logs_that_have_outgrown_the_database_call_for_one_at_once(
 
 
 def kind(full: FullSnapshot | None, changed: int = 10, *, now_ms: int = NOON) -> str:
-    return plan_kind(full, TIMELINE, (changed, 100), now_ms=now_ms, policy=POLICY)[0]
+    return decided(full, changed, now_ms=now_ms)[0]
 
 
-def test_the_first_of_a_timeline_is_full() -> None:
+def decided(full: FullSnapshot | None, changed: int = 10, *, now_ms: int = NOON) -> tuple[str, str]:
+    return plan_kind(full, (changed, 100), replica="r", page_size=4096, now_ms=now_ms, policy=POLICY)
+
+
+def test_it_is_full_where_there_is_no_full_one_of_the_replica() -> None:
     assert kind(None) == "full"
-    assert kind(msgspec.structs.replace(FULL, timeline=TimelineId("00002-0123abcd"))) == "full"
+    assert kind(msgspec.structs.replace(FULL, replica="another")) == "full"
     assert kind(FULL) == "differential"
+
+
+def test_a_database_with_pages_of_another_size_has_a_full_one() -> None:
+    kind, reason = decided(msgspec.structs.replace(FULL, page_size=8192), 0)
+    assert kind == "full"
+    assert "8192 bytes" in reason
+
+
+def test_before_anything_is_known_to_differ_it_is_differential() -> None:
+    """So begins a base; a database may also have no page yet."""
+    assert plan_kind(FULL, (0, 0), replica="r", page_size=4096, now_ms=NOON, policy=POLICY)[0] == "differential"
 
 
 @pytest.mark.parametrize("jitter_ms", [-11 * HOUR, 0, 11 * HOUR])
 def test_one_a_week_is_full(jitter_ms: int) -> None:
     """Whether a day's snapshot is made somewhat earlier or later than a day after the one before."""
-    kinds = [kind(FULL, now_ms=FULL.seen_ms + day * DAY + jitter_ms) for day in range(1, 9)]
+    kinds = [kind(FULL, now_ms=NAME.seen_ms + day * DAY + jitter_ms) for day in range(1, 9)]
     assert kinds == ["differential"] * 6 + ["full"] * 2
 
 
 def test_a_full_one_from_the_future_is_not_leant_on_for_ever() -> None:
-    assert kind(FULL, now_ms=FULL.seen_ms - HOUR) == "differential"
-    assert kind(FULL, now_ms=FULL.seen_ms - 30 * DAY) == "full"
+    assert kind(FULL, now_ms=NAME.seen_ms - HOUR) == "differential"
+    assert kind(FULL, now_ms=NAME.seen_ms - 30 * DAY) == "full"
 
 
 @pytest.mark.parametrize(("changed", "expected"), [(0, "differential"), (50, "differential"), (51, "full")])
 def test_it_is_full_where_most_pages_differ(changed: int, expected: str) -> None:
     assert kind(FULL, changed) == expected
-    reason = plan_kind(FULL, TIMELINE, (changed, 100), now_ms=NOON, policy=POLICY)[1]
+    reason = decided(FULL, changed)[1]
     assert f"{changed} of 100 pages" in reason

@@ -17,11 +17,16 @@ import msgspec
 
 from tests.core.test_encoder import FakeLog, Frame
 from walrep.core.journal import entry_from_job
-from walrep.core.names import SnapshotName, segment_key, snapshot_key
+from walrep.core.names import segment_key, snapshot_key
 from walrep.core.objects import SnapshotFooter, SnapshotHeader, TimelineStart, Writer
-from walrep.core.snapshot import encode_snapshot_end, encode_snapshot_pages, encode_snapshot_start
+from walrep.core.snapshot import (
+    encode_snapshot_end,
+    encode_snapshot_pages,
+    encode_snapshot_start,
+    snapshot_name,
+)
 from walrep.core.state import STATE_FORMAT, CaptureMark, LocalState
-from walrep.core.units import Checksum, Seq, TimelineId, Txid, make_timeline_id
+from walrep.core.units import Checksum, Position, Seq, TimelineId, Txid, make_timeline_id
 from walrep.disk.outbox import OutboxItem
 from walrep.disk.peek import snapshot_ends
 from walrep.disk.spool import BASE_PART, SNAPSHOT_PART, Recovered, Sealed, Spool
@@ -80,6 +85,7 @@ class SpoolRig:
         self.log = FakeLog({})
         self.pages: dict[int, bytes] = {}
         self.images: list[bytes] = []
+        self.checksums: list[int] = []
 
     def begin(self, pages: dict[int, bytes]) -> OutboxItem:
         """Begin a timeline with this base."""
@@ -93,12 +99,12 @@ class SpoolRig:
         start = TimelineStart(reason="test", parent=state.position() or state.parent)
         return self.spool.open_timeline(timeline, start, PAGE_SIZE, 1000)
 
-    def publish_base(self, pages: dict[int, bytes]) -> OutboxItem:
-        """Make this the base of the timeline that was opened."""
+    def publish_base(self, pages: dict[int, bytes], *, under: Position | None = None) -> OutboxItem:
+        """Make this the base of the timeline that was opened; a differential one leans on a full one there."""
         self.pages, self.log = dict(pages), FakeLog(pages)
         hashes, spool = self.log.encoder.hashes, self.spool
         timeline = make_timeline_id(spool.state.timeline_number, NONCE)
-        path = self._write_snapshot(BASE_PART, timeline)
+        path = self._write_snapshot(BASE_PART, timeline, under)
         state = msgspec.structs.replace(
             spool.state,
             timeline=timeline,
@@ -109,8 +115,8 @@ class SpoolRig:
             page_count=hashes.page_count,
             mark=mark_after(0),
         )
-        item = spool.begin_timeline(path, state, hashes.to_bytes())
-        self.images = [self.image()]
+        item = spool.begin_timeline(path, state, hashes.to_bytes(), full=under is None)
+        self.images, self.checksums = [self.image()], [hashes.checksum]
         return item
 
     def commit(self, *frames: tuple[int, bytes], page_count: int = 0, seen_ms: int = 1000) -> None:
@@ -125,6 +131,7 @@ class SpoolRig:
         self.pages |= dict(frames)
         self.pages = {pgno: content for pgno, content in self.pages.items() if pgno <= size}
         self.images.append(self.image())
+        self.checksums.append(self.log.encoder.hashes.checksum)
 
     def seal(self) -> Sealed | None:
         """Seal the open segment."""
@@ -141,7 +148,7 @@ class SpoolRig:
 
     def go_on_from(self, other: SpoolRig, txid: int) -> None:
         """Take the model of another rig, as it was after transaction `txid`."""
-        self.images = other.images[: txid + 1]
+        self.images, self.checksums = other.images[: txid + 1], other.checksums[: txid + 1]
         image = self.images[-1]
         self.pages = {at // PAGE_SIZE + 1: image[at : at + PAGE_SIZE] for at in range(0, len(image), PAGE_SIZE)}
         self.log = FakeLog(self.pages)
@@ -159,11 +166,14 @@ class SpoolRig:
         """Put a snapshot of the state after the last seal into the outbox: the last commit, that is."""
         state = self.spool.state
         assert (state.txid, state.timeline is None) == (self.log.encoder.txid, False)
-        path = self._write_snapshot(SNAPSHOT_PART, state.timeline or TimelineId(""), full_txid, seen_ms)
+        timeline, under = state.timeline or TimelineId(""), None
+        if full_txid is not None:
+            under = Position(timeline, Txid(full_txid), Checksum(self.checksums[full_txid]))
+        path = self._write_snapshot(SNAPSHOT_PART, timeline, under, seen_ms)
         self.spool.add_snapshot(path, seen_ms, self.log.encoder.hashes.to_bytes() if full_txid is None else None)
 
     def _write_snapshot(
-        self, name: str, timeline: TimelineId, full_txid: int | None = None, seen_ms: int = 1000
+        self, name: str, timeline: TimelineId, under: Position | None = None, seen_ms: int = 1000
     ) -> Path:
         spool, encoder = self.spool, self.log.encoder
         header = SnapshotHeader(
@@ -172,7 +182,7 @@ class SpoolRig:
             writer=spool.state.writer,
             created_ms=1000,
             page_size=PAGE_SIZE,
-            full_txid=None if full_txid is None else Txid(full_txid),
+            full=under,
         )
         pgnos = sorted(self.pages)
         # As when it changed while it was copied: a page stands there twice, and the last one counts.
@@ -197,14 +207,7 @@ def restored_images(directory: Path, into: Path) -> list[bytes]:
     for path in sorted([*(directory / "cache").iterdir(), *(directory / "outbox").iterdir()]):
         if path.suffix in (".base", ".snapshot"):
             header, footer = snapshot_ends(path)
-            name = SnapshotName(
-                timeline=header.timeline,
-                txid=footer.txid,
-                seen_ms=footer.seen_ms,
-                seq=footer.seq,
-                full_txid=header.full_txid,
-            )
-            target = into / snapshot_key(name)
+            target = into / snapshot_key(snapshot_name(header, footer))
         else:
             target = into / segment_key(int(path.name))
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from walrep.core.names import SnapshotName
 from walrep.core.snapshots import FullSnapshot
-from walrep.core.units import TimelineId, Txid
+from walrep.core.units import Checksum, Seq, TimelineId, Txid
 from walrep.disk.full import FullHashes, forget_full, load_full, save_full
 from walrep.errors import SpoolError
 
+NAME = SnapshotName(timeline=TimelineId("00001-01234567"), txid=Txid(7), seen_ms=9000, seq=Seq(3))
 FULL = FullHashes(
-    snapshot=FullSnapshot(timeline=TimelineId("00001-01234567"), txid=Txid(7), seen_ms=9000), hashes=bytes(range(80))
+    snapshot=FullSnapshot(replica="r", name=NAME, page_size=512, checksum=Checksum(5)), hashes=bytes(range(80))
 )
 
 
@@ -49,8 +51,7 @@ def test_damage_anywhere_is_noticed(tmp_path: Path) -> None:
 
 def test_a_whole_file_of_another_form_is_none(tmp_path: Path) -> None:
     """As one that a later version wrote."""
-    other = FullSnapshot(timeline=TimelineId("00001-01234567"), txid=Txid(7), seen_ms=9000)
-    save_full(tmp_path, other)  # type: ignore[arg-type]
+    save_full(tmp_path, FULL.snapshot)  # type: ignore[arg-type]
     assert load_full(tmp_path) is None
 
 

@@ -38,7 +38,7 @@ def commit(rig: SpoolRig, number: int) -> None:
 
 def full_txid(directory: Path) -> int | None:
     full = load_full(directory)
-    return None if full is None else int(full.snapshot.txid)
+    return None if full is None else int(full.snapshot.name.txid)
 
 
 def test_a_snapshot_waits_beside_what_goes_in_order(rig: SpoolRig) -> None:
@@ -134,7 +134,7 @@ def test_a_base_is_leant_on_until_there_is_a_full_one(rig: SpoolRig) -> None:
     rig.add_snapshot()
     full = load_full(rig.directory.path)
     assert full is not None
-    assert full.snapshot.txid == 2
+    assert full.snapshot.position == rig.spool.state.position()
     assert full.hashes == rig.log.encoder.hashes.to_bytes()
 
 
@@ -145,17 +145,50 @@ def test_one_that_is_discarded_is_not_leant_on(rig: SpoolRig) -> None:
     assert load_full(rig.directory.path) is None
 
 
-def test_hashes_that_cannot_be_kept_cost_no_timeline(tmp_path: Path) -> None:
-    """The next snapshot is a full one then."""
-    rig = SpoolRig(tmp_path / "state")
-    (tmp_path / "state" / "full").mkdir()
-    rig.begin(BASE)
-    commit(rig, 1)
+def test_no_full_one_is_published_before_the_one_before_is_forgotten(rig: SpoolRig) -> None:
+    """A differential one goes on the one before."""
+    record = rig.directory.path / "full"
+    record.unlink()
+    record.mkdir()
     with pytest.raises(SpoolError):
         rig.add_snapshot()
     rig.add_snapshot(full_txid=0)
     assert len(rig.spool.snapshots()) == 1
-    rig.close()
+    waiting = rig.spool.outbox()
+    with pytest.raises(SpoolError):
+        rig.begin(BASE)
+    assert [item.is_snapshot for item in rig.spool.outbox()[len(waiting) :]] == [False]
+    assert rig.spool.state.timeline is None
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_a_kill_at_any_step_of_beginning_a_timeline_leaves_its_base_or_not(
+    rig: SpoolRig, tmp_path: Path, *, full: bool
+) -> None:
+    """A differential base goes on the full one before, and so do later ones; a full one replaces it."""
+    changed, record = {**BASE, 3: page(3000)}, load_full(rig.directory.path)
+    assert record is not None
+    under = record.snapshot.position
+    rig.open()
+    with kill_points(rig.directory.path, tmp_path / "killed") as copies:
+        rig.publish_base(changed, under=None if full else under)
+    outcomes = set()
+    for copy in copies:
+        again = SpoolRig(copy)
+        record, has_begun = load_full(copy), again.spool.state.timeline is not None
+        where = None if record is None else str(record.snapshot.name.timeline)
+        assert has_begun == any(item.is_snapshot and item.seq == 3 for item in again.spool.outbox())
+        if full:
+            assert where is None or where.startswith("00002" if has_begun else "00001")
+            if record is not None and has_begun:
+                assert record.snapshot.position == again.spool.state.position()
+        else:
+            assert where is not None
+            assert where.startswith("00001")
+        outcomes.add((has_begun, None if where is None else where[:5]))
+        again.close()
+    assert (True, "00002" if full else "00001") in outcomes
+    assert (True, None) in outcomes or not full
 
 
 def test_what_a_killed_run_had_begun_is_removed(rig: SpoolRig, tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def names(protection: Protection) -> list[SnapshotName]:
 
 
 def kinds(protection: Protection) -> list[str]:
-    return ["full" if name.full_txid is None else f"on {name.full_txid}" for name in names(protection)]
+    return ["full" if name.full is None else f"on {name.full.txid}" for name in names(protection)]
 
 
 async def restored(protection: Protection, folder: Path, target: Target) -> bytes:

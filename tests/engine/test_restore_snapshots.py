@@ -110,7 +110,7 @@ def test_a_damaged_snapshot_without_which_nothing_leads_there_is_the_error(
 def test_a_differential_snapshot_is_not_loaded_on_top_of_another_full_one(tmp_path: Path) -> None:
     """What its key says it leans on is not what it was made on: its own header tells."""
     builder, keys = build()
-    wrong = keys["diff 8"].replace(f"diff-{6:016}", f"diff-{2:016}")
+    wrong = keys["diff 8"].replace(f"{6:016}", f"{2:016}")
     builder.objects[wrong] = builder.objects.pop(keys["diff 8"])
     outcome = restore_to(tmp_path / "o.db", builder.objects, AtTxid(Txid(8)))
     assert (tmp_path / "o.db").read_bytes() == builder.states[builder.timeline, 8]
@@ -120,7 +120,7 @@ def test_a_differential_snapshot_is_not_loaded_on_top_of_another_full_one(tmp_pa
 
 def test_a_differential_snapshot_under_the_key_of_a_full_one_is_refused(tmp_path: Path) -> None:
     builder, keys = build()
-    posing = keys["diff 8"].replace(f"diff-{6:016}", "full")
+    posing = keys["diff 8"].replace(f"diff-{builder.timeline}-{6:016}", "full")
     builder.objects = {
         key: data for key, data in builder.objects.items() if not key.startswith("snapshots/") or key == keys["diff 8"]
     }

@@ -52,6 +52,8 @@ async def leave_a_timeline(app: App, protection: Protection) -> None:
         await flush(app, protection, 3)
     shutil.rmtree(protection.settings.state_dir)
     protection.change(take_over=True)
+    # Most of it is new then, so that the base of the next timeline leans on nothing of this one.
+    app.commit(40)
 
 
 def janitor(protection: Protection) -> Janitor:

@@ -108,11 +108,9 @@ async def test_logs_and_snapshots_expire_and_every_state_of_the_window_stays(
     assert len(images) == 19
     assert len([key for key in buried.objects if parse_segment_key(key) is not None]) >= 8
     gone = [name for key in buried.objects if (name := parse_snapshot_key(key)) is not None]
-    assert {name.full_txid is None for name in gone} == {True, False}
+    assert {name.full is None for name in gone} == {True, False}
     left = names(protection)
-    assert {name.full_txid for name in left if name.full_txid is not None} <= {
-        name.txid for name in left if name.full_txid is None
-    }
+    assert {name.full for name in left if name.full is not None} <= {name.as_full for name in left if name.full is None}
     assert (await read_history(protection.store(), InlineRunner())).problems == ()
     with pytest.raises(TargetNotFound):
         await restored(protection, tmp_path, AtTxid(Txid(1)))

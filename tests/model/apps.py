@@ -152,6 +152,11 @@ class Apps:
         self._stage.expect(hidden, "after a crash the database has an image that it never had")
         self._note_entry(digest, hashes, checksum)
 
+    def take_restored(self, entry: Entry) -> None:
+        """Note that the file was replaced by an earlier image, while nobody had it open."""
+        self.entry, self._hidden = entry, False
+        self._after()
+
     def look_for_hidden(self) -> None:
         """Note the commit that was not published, should somebody who opened the database have recovered it."""
         if self._hidden:

@@ -105,6 +105,7 @@ _STEPS: tuple[tuple[int, Step], ...] = (
     (8, lambda world, dice: world.start(_host(world, dice))),
     (1, lambda world, dice: world.start(_host(world, dice), dice.choice(("take_over", "new_timeline")))),
     (1, lambda world, dice: world.lose_state(_host(world, dice))),
+    (2, lambda world, dice: world.restore_in_place(_host(world, dice), dice.choice((0.0, 0.9, 0.9999)))),
     (1, _clone),
     (2, lambda world, dice: world.stop(_host(world, dice))),
     (3, lambda world, dice: world.kill(_host(world, dice))),

@@ -10,12 +10,15 @@ from typing import Any, Literal
 import msgspec
 
 from tests.model.apps import Apps
+from tests.model.images import Entry
 from tests.model.ledger import Ledger
 from tests.model.nursery import Child
 from tests.model.power import cut_power
 from tests.model.sidecar import SidecarConfig
 from tests.model.stage import Stage
 from walrep.core.budget import BudgetPolicy
+from walrep.core.units import Position
+from walrep.engine.restored import note_restored
 from walrep.engine.settings import SpoolLimits
 from walrep.errors import check
 
@@ -194,6 +197,13 @@ class Host:
             shutil.rmtree(self.state_dir, ignore_errors=True)
             self.may_conflict = True
             self.excuses.add("the state was removed")
+
+    def take_restored(self, position: Position, entry: Entry) -> None:
+        """Go on from a position that was restored in place, as `walrep restore` tells the state directory."""
+        if (self.state_dir / "state.json").exists():
+            note_restored(self.state_dir, position)
+        self.excuses.add("the database was restored")
+        self.apps.take_restored(entry)
 
     def clone(self, number: int) -> Host:
         """Return another machine that was made of a copy of this one's disk, taken at this moment."""

@@ -76,6 +76,23 @@ class Restores:
             self._stage.expect(not late, f"at {wall_ms} came not image {after.number}, of {after.true_ms}")
         self._compare(timeline, outcome.txid, "time")
 
+    def in_place(self, timeline: Timeline, txid: int, output: Path) -> tuple[Position, Entry] | None:
+        """Put a state in the place of a database that nobody has open; None where that is not restorable any more."""
+        target, must = AtTxid(Txid(txid)), self._ledger.must_restore(timeline, txid)
+        outcome = self._attempt(target, timeline.id, output)
+        if isinstance(outcome, WalrepError):
+            self._stage.expect(not must, f"{target} of {timeline.id} is promised, but: {outcome}")
+            return None
+        position = outcome.plan.position
+        entry = timeline.entry(txid)
+        if entry is None:
+            found = self._stage.images.with_checksum(position.checksum)
+            entry = self._ledger.note_restored(timeline, txid, found)
+        if entry is None or xxh3_128_hexdigest(output.read_bytes()) != entry.digest:
+            self._stage.problem(f"transaction {txid} of {timeline.id} was restored wrong in place")
+            return None
+        return position, entry
+
     def latest(self, entry: Entry | None) -> None:
         """Restore the newest transaction, which is this image."""
         outcome = self._attempt(Latest(), None)
@@ -116,8 +133,12 @@ class Restores:
             self._stage.found.differing_pages += differing
             self._stage.problem(f"{what}: {differing} pages differ from image {entry.number}")
 
-    def _attempt(self, target: Target, timeline: str | None) -> RestoreOutcome | WalrepError:
-        request = RestoreRequest(output=self._output, target=target, timeline=timeline, check="none")
+    def _attempt(
+        self, target: Target, timeline: str | None, in_place: Path | None = None
+    ) -> RestoreOutcome | WalrepError:
+        request = RestoreRequest(
+            output=in_place or self._output, target=target, timeline=timeline, check="none", force=in_place is not None
+        )
         clock = SimClock(self._stage.clock.now_ms())
         try:
             outcome = clock.run(restore(self._stage.place.store(), request, clock=clock, runner=InlineRunner()))

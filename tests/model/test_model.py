@@ -138,6 +138,14 @@ class Model(RuleBasedStateMachine):
     def restore(self, share: float, how: str) -> None:
         self.world.restore(share, how)
 
+    @rule(share=st.floats(0, 1))
+    def restore_in_place(self, share: float) -> None:
+        self.world.restore_in_place(0, share)
+
+    @rule()
+    def lose_state(self) -> None:
+        self.world.lose_state(0)
+
     @invariant()
     def nothing_is_wrong(self) -> None:
         assert self.world.found.problems == []

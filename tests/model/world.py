@@ -253,6 +253,20 @@ class World:
         else:
             self.restores.transaction(timeline, txid)
 
+    def restore_in_place(self, number: int, share: float) -> None:
+        """Stop walrep and the apps, put a state back in the place of the database, and let walrep go on from it."""
+        host = self._host("restore in place", number)
+        if self.stage.place.weather != "fair" or self.stage.place.kill_in is not None:
+            return
+        host.stop()
+        chosen = self._choose(share)
+        if chosen is None or host.is_protected:
+            return
+        host.apps.close_all()
+        restored = self.restores.in_place(*chosen, host.apps.database)
+        if restored is not None:
+            host.take_restored(*restored)
+
     # -- the end ----------------------------------------------------------------------------------------------------
 
     def finish(self) -> Found:
@@ -281,6 +295,7 @@ class World:
 
     def _settle(self, host: Host) -> None:
         host.limit_disk(-1)
+        host.die_at(0)
         for place in sorted(host.apps.transactions):
             host.apps.end(place, commit=False)
         for flag in _ATTEMPTS:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import apsw
 import msgspec
+import numpy as np
 
 from walrep.core.checkpoint import CapturePolicy
 from walrep.core.chunk import FLAG_COMMIT, FLAG_REFERENCE, decode_pages, decode_table
@@ -25,7 +26,7 @@ from walrep.core.pages import PageHashes, page_hash
 from walrep.core.resume import ResumeKind, ResumePlan, plan_resume
 from walrep.core.snapshot import SnapshotPages, read_snapshot
 from walrep.core.state import CaptureMark, CleanEnd
-from walrep.core.units import Seq, TimelineId
+from walrep.core.units import Checksum, Position, Seq, TimelineId, Txid
 from walrep.disk.room import DiskRoom
 from walrep.sqlite.base import BaseCopy
 from walrep.sqlite.capture import Capture
@@ -133,6 +134,8 @@ class LiveDatabase:
         self.capture = self._attach()
         self.capture.tick()
         self.sink: DecodingSink | None = None
+        self.base_hashes = b""
+        """Of the last full base."""
 
     def _attach(self) -> Capture:
         keeper = Keeper(self.path)
@@ -151,8 +154,8 @@ class LiveDatabase:
             pass
         return self.end_base(base)
 
-    def new_base(self) -> BaseCopy:
-        """Return a base copy that has not begun."""
+    def new_base(self, full: BaseCopy | None = None) -> BaseCopy:
+        """Return a base copy that has not begun; a differential one leans on `full`, which is complete."""
         header = SnapshotHeader(
             replica="r",
             timeline=TimelineId("00001-00000000"),
@@ -160,30 +163,40 @@ class LiveDatabase:
             created_ms=0,
             page_size=self.capture.files.page_size,
         )
-        return BaseCopy(self.capture.reader, self.path.with_suffix(".base"), header, DiskRoom(self.path.parent, 0))
+        path, room = self.path.with_suffix(".base" if full is None else ".diff"), DiskRoom(self.path.parent, 0)
+        if full is None:
+            return BaseCopy(self.capture.reader, path, header, room)
+        under = Position(header.timeline, Txid(0), Checksum(full.footer.checksum if full.footer else 0))
+        header = msgspec.structs.replace(header, timeline=TimelineId("00002-00000000"), full=under)
+        hashes = np.frombuffer(self.base_hashes, np.uint64)
+        return BaseCopy(self.capture.reader, path, header, room, hashes)
 
-    def end_base(self, base: BaseCopy) -> DecodingSink:
+    def end_base(self, base: BaseCopy, full: BaseCopy | None = None) -> DecodingSink:
         """Overlay until the base is complete; encoding begins there."""
         while not base.overlay(Seq(1)):
             pass
         base.close()
-        self.sink = DecodingSink(self.capture.files.page_size, self.read_base(base.path))
+        if full is None:
+            self.base_hashes = base.hashes.to_bytes()
+        image = self.read_base(base.path, None if full is None else full.path)
+        self.sink = DecodingSink(self.capture.files.page_size, image)
         self.capture.reader.sink = self.sink
         self.expected = [self.image()]
         return self.sink
 
-    def read_base(self, path: Path) -> bytes:
-        """Return the database image that a snapshot file holds."""
+    def read_base(self, path: Path, under: Path | None = None) -> bytes:
+        """Return the database image that a snapshot file holds, on top of the full one under it."""
         pages: dict[int, bytes] = {}
         count = 0
         size = self.capture.files.page_size
-        with path.open("rb") as file:
-            for item in read_snapshot(file.read):
-                if isinstance(item, SnapshotPages):
-                    content = item.decode(size)
-                    pages.update((p, content[i * size : (i + 1) * size]) for i, p in enumerate(item.pgnos))
-                elif isinstance(item, SnapshotFooter):
-                    count = item.page_count
+        for each in filter(None, (under, path)):
+            with each.open("rb") as file:
+                for item in read_snapshot(file.read):
+                    if isinstance(item, SnapshotPages):
+                        content = item.decode(size)
+                        pages.update((p, content[i * size : (i + 1) * size]) for i, p in enumerate(item.pgnos))
+                    elif isinstance(item, SnapshotFooter):
+                        count = item.page_count
         return b"".join(pages.get(pgno, bytes(size)) for pgno in range(1, count + 1))
 
     def image(self) -> bytes:

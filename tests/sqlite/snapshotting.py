@@ -10,10 +10,10 @@ import msgspec
 import numpy as np
 
 from tests.sqlite.live import LONG_S, LiveDatabase
-from walrep.core.names import SnapshotName, snapshot_key
+from walrep.core.names import FullName, SnapshotName, snapshot_key
 from walrep.core.objects import SnapshotHeader
 from walrep.core.target import AtTxid
-from walrep.core.units import Seq, Txid
+from walrep.core.units import Checksum, Position, Seq, Txid
 from walrep.disk.room import DiskRoom
 from walrep.engine.restorer import RestoreRequest
 from walrep.sqlite.snapshot import SnapshotCopy
@@ -52,7 +52,7 @@ class Snapshots:
         if full is None:
             assert not differential
             return SnapshotCopy(live.capture.reader, path, header, room)
-        header = msgspec.structs.replace(header, full_txid=full.txid)
+        header = msgspec.structs.replace(header, full=Position(self.timeline, full.txid, Checksum(full.checksum)))
         return SnapshotCopy(live.capture.reader, path, header, room, np.frombuffer(full.hashes(), np.uint64))
 
     def make(self, *, differential: bool = False) -> SnapshotCopy:
@@ -75,16 +75,17 @@ class Snapshots:
     def store(self, copy: SnapshotCopy) -> None:
         """Store a snapshot that is complete."""
         copy.finish(Seq(1))
+        full = copy.header.full
         name = SnapshotName(
             timeline=self.timeline,
             txid=copy.txid,
             seen_ms=copy.seen_ms,
             seq=Seq(1),
-            full_txid=copy.header.full_txid,
+            full=None if full is None else FullName(full.timeline, full.txid),
         )
         self.keys.append(snapshot_key(name))
         self.objects[self.keys[-1]] = copy.path.read_bytes()
-        if copy.header.full_txid is None:
+        if full is None:
             self.full = copy
 
     def size_bytes(self, at: int = -1) -> int:

@@ -11,8 +11,9 @@ from walrep.cli.output import Output, format_size
 from walrep.cli.session import Session
 from walrep.core.history import History, Problem, Segment
 from walrep.core.target import format_time
+from walrep.core.tree import order_tree
 from walrep.engine import inspect
-from walrep.engine.inspect import PackListing, SnapshotListing, TimelineListing
+from walrep.engine.inspect import PackListing, ReplicaListing, SnapshotListing, TimelineListing
 from walrep.errors import ObjectNotFound
 from walrep.store.url import parse_url
 
@@ -22,14 +23,20 @@ __all__ = ["list_replica"]
 class _Options(msgspec.Struct, frozen=True, kw_only=True):
     url: str
     as_json: bool
+    timelines: bool
 
 
 @click.command("list", cls=Command, short_help="Show what a replica holds.", exits=(0, 1, 2, 4, 6, 130))
 @click.argument("url")
+@click.option("--timelines", is_flag=True, help="Only the timelines, as a tree.")
 @json_option
 @takes(_Options)
 def list_replica(session: Session, options: _Options) -> None:
-    """Show what the replica at URL holds: timelines, snapshots, packs, segments, and what is restorable."""
+    """Show what the replica at URL holds: timelines, snapshots, packs, segments, and what is restorable.
+
+    A timeline begins where capture could not go on without a gap, and after a restore; it stands below the one that it
+    left.
+    """
     url = parse_url(options.url)
     history = session.run(app.read_replica(url, clock=session.clock, environment=session.environment))
     if not history.object_count:
@@ -38,7 +45,9 @@ def list_replica(session: Session, options: _Options) -> None:
             detail=str(url),
             hint="check the URL; it is the one given to `walrep replicate`",
         )
-    if options.as_json:
+    if options.timelines:
+        _print_tree(session.output, inspect.list_replica(history), as_json=options.as_json)
+    elif options.as_json:
         _print_json(session.output, str(url), history)
     else:
         _print_text(session.output, str(url), history)
@@ -69,12 +78,34 @@ def _print_json(output: Output, url: str, history: History) -> None:
         output.record("problem", {"kind": problem.kind, "timeline": problem.timeline, "message": problem.message})
 
 
+def _print_tree(output: Output, listing: ReplicaListing, *, as_json: bool) -> None:
+    timelines = {each.timeline: each for each in listing.timelines}
+    for branch in order_tree({each.timeline: each.parent_timeline for each in listing.timelines}):
+        if as_json:
+            output.record("timeline", {**_timeline_fields(timelines[branch.timeline]), "depth": branch.depth})
+        else:
+            _print_branch(output, timelines[branch.timeline], "  " * branch.depth)
+
+
+def _print_branch(output: Output, timeline: TimelineListing, indent: str) -> None:
+    output.line(f"{indent}{timeline.timeline}  began {format_time(timeline.begin_ms)}: {timeline.reason}")
+    if timeline.parent:
+        output.line(f"{indent}  left        {timeline.parent}")
+    first = timeline.first_snapshot
+    if first is not None:
+        kind = "full" if first.full is None else f"differential{_leans_text(timeline.timeline, first)}"
+        output.line(f"{indent}  begins with transaction {first.txid}, {format_size(first.size_bytes)}, {kind}")
+    _print_restorable(output, timeline, indent)
+
+
 def _timeline_fields(timeline: TimelineListing) -> dict[str, object]:
+    first = timeline.first_snapshot
     return {
         "timeline": timeline.timeline,
         "reason": timeline.reason,
         "parent": timeline.parent,
         "began": format_time(timeline.begin_ms),
+        "first_snapshot": None if first is None else _snapshot_fields(timeline.timeline, first),
         "segment_count": timeline.segment_count,
         "segment_bytes": timeline.segment_bytes,
         "pack_count": timeline.pack_count,
@@ -102,7 +133,8 @@ def _snapshot_fields(timeline: str, snapshot: SnapshotListing) -> dict[str, obje
         "timeline": timeline,
         "txid": snapshot.txid,
         "time": format_time(snapshot.seen_ms),
-        "full_txid": snapshot.full_txid,
+        "full_timeline": snapshot.full.timeline if snapshot.full else None,
+        "full_txid": snapshot.full.txid if snapshot.full else None,
     }
 
 
@@ -158,8 +190,7 @@ def _print_timeline(output: Output, timeline: TimelineListing) -> None:
         output.line(f"  left        {timeline.parent}")
     for snapshot in timeline.snapshots:
         what = f"transaction {snapshot.txid}, {format_time(snapshot.seen_ms)}, {format_size(snapshot.size_bytes)}"
-        kind = "" if snapshot.full_txid is None else f", on top of that of transaction {snapshot.full_txid}"
-        output.line(f"  snapshot    {what}{kind}")
+        output.line(f"  snapshot    {what}{_leans_text(timeline.timeline, snapshot)}")
     if timeline.pack_count:
         packs = f"{timeline.pack_count} with {timeline.pack_transaction_count} transactions"
         output.line(f"  packs       {packs}, {format_size(timeline.pack_bytes)}")
@@ -169,11 +200,22 @@ def _print_timeline(output: Output, timeline: TimelineListing) -> None:
     if timeline.spare_count:
         spares = f"{timeline.spare_count}, {format_size(timeline.spare_bytes)}"
         output.line(f"  replaced    {spares}, by packs, and not deleted yet")
+    _print_restorable(output, timeline, "")
+
+
+def _print_restorable(output: Output, timeline: TimelineListing, indent: str) -> None:
     for each in timeline.restorable:
         first, last = format_time(each.first_seen_ms), format_time(each.last_seen_ms)
-        output.line(f"  restorable  transactions {each.first_txid} to {each.last_txid}, {first} to {last}")
+        output.line(f"{indent}  restorable  transactions {each.first_txid} to {each.last_txid}, {first} to {last}")
     if not timeline.restorable:
-        output.line("  restorable  nothing yet")
+        output.line(f"{indent}  restorable  nothing yet")
+
+
+def _leans_text(timeline: str, snapshot: SnapshotListing) -> str:
+    if snapshot.full is None:
+        return ""
+    elsewhere = f" of timeline {snapshot.full.timeline}" if snapshot.full.timeline != timeline else ""
+    return f", on top of that of transaction {snapshot.full.txid}{elsewhere}"
 
 
 def _problem_text(problem: Problem) -> str:

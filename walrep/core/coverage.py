@@ -1,16 +1,18 @@
 """What of a timeline is restorable: each snapshot covers its own position and the run of links that goes on from there.
 
-A differential snapshot covers nothing without the full one under it. What no snapshot covers is not restorable.
+A differential snapshot covers nothing without the full one under it, which may be of an earlier timeline. What no
+snapshot covers is not restorable.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
 from walrep.core.census import Problem, Snapshot
 from walrep.core.links import Link, Pack
+from walrep.core.names import FullName
 from walrep.core.prunings import Gone
 from walrep.core.units import Txid
 
@@ -48,12 +50,19 @@ class TxidRange(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def cover(
-    snapshots: Sequence[Snapshot], runs: list[list[Link]], gone: Gone, problems: list[Problem]
+    snapshots: Sequence[Snapshot],
+    full: Mapping[FullName, Snapshot],
+    runs: list[list[Link]],
+    gone: Gone,
+    problems: list[Problem],
 ) -> tuple[Coverage, ...]:
-    """Return what each snapshot covers; what is not as it should be goes to `problems`."""
+    """Return what each snapshot covers; what is not as it should be goes to `problems`.
+
+    `full` are the full snapshots of all timelines.
+    """
     return tuple(
         msgspec.structs.replace(_coverage(snapshot, runs, gone, problems), under=under)
-        for snapshot, under in _usable_snapshots(snapshots, problems)
+        for snapshot, under in _usable_snapshots(snapshots, full, problems)
     )
 
 
@@ -81,15 +90,14 @@ def find_ranges(coverages: Sequence[Coverage]) -> tuple[TxidRange, ...]:
 
 
 def _usable_snapshots(
-    snapshots: Sequence[Snapshot], problems: list[Problem]
+    snapshots: Sequence[Snapshot], full: Mapping[FullName, Snapshot], problems: list[Problem]
 ) -> Iterator[tuple[Snapshot, Snapshot | None]]:
     """Yield each snapshot that a restore can use, and the full one under it."""
-    full = {each.name.txid: each for each in snapshots if each.name.full_txid is None}
     for each in snapshots:
-        if each.name.full_txid is None:
+        if each.name.full is None:
             yield each, None
-        elif each.name.full_txid in full:
-            yield each, full[each.name.full_txid]
+        elif each.name.full in full:
+            yield each, full[each.name.full]
         else:
             message = f"the full snapshot under {each.key} is missing"
             problems.append(Problem(kind="orphan-snapshot", message=message, timeline=each.name.timeline))

@@ -18,6 +18,7 @@ __all__ = [
     "Event",
     "Failed",
     "Flushed",
+    "FullRead",
     "Packed",
     "Pruned",
     "Removed",
@@ -79,22 +80,37 @@ class Resumed(Event, frozen=True, kw_only=True, tag="resumed"):
 
 
 class TimelineBegan(Event, frozen=True, kw_only=True, tag="timeline-began"):
-    """A new timeline began; nothing is lost of the one before."""
+    """A new timeline began; nothing is lost of the one before. `base`: its kind, full or differential, and why."""
 
     timeline: str
     reason: str
     parent: str | None
+    base: str
+    base_reason: str
 
 
 class SnapshotWritten(Event, frozen=True, kw_only=True, tag="snapshot-written"):
-    """A snapshot is durable."""
+    """A snapshot is durable; it holds `stored_pages` of the database's `page_count` pages."""
 
     timeline: str
     txid: int
     page_count: int
+    stored_pages: int
     object_bytes: int
     kind: str
     seconds: float
+
+
+class FullRead(Event, frozen=True, kw_only=True, tag="full-read"):
+    """The newest full snapshot was read from the store, so that a base holds only what differs from it.
+
+    `failed`: why it was of no use; the base is full then.
+    """
+
+    key: str
+    read_bytes: int
+    seconds: float
+    failed: str = ""
 
 
 class Flushed(Event, frozen=True, kw_only=True, tag="flushed"):

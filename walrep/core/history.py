@@ -28,7 +28,7 @@ from walrep.core.census import Census, Parts, Problem, ProblemKind, Snapshot, ta
 from walrep.core.chain import Chain
 from walrep.core.coverage import Coverage, TxidRange, cover, find_ranges
 from walrep.core.links import Damage, Link, Pack, Segment, SegmentEnds, Spare, defect_between
-from walrep.core.names import PinName
+from walrep.core.names import FullName, PinName
 from walrep.core.objects import PackFooter
 from walrep.core.prunings import Gone, PruneRecord, join_records, merge_ranges
 from walrep.core.rivals import Lineage, describe_rivalry, find_lineages, rivals_of
@@ -134,7 +134,9 @@ def build_history(
         problems.append(Problem(kind="damaged-record", message=f"what was pruned is not known: {damage.message}"))
     found = sorted(census.timelines.items())
     newest = _find_newest(census.timelines)
-    timelines = tuple(_timeline(identity, parts, gone, newest, problems) for identity, parts in found)
+    snapshots = [each for _, parts in found for each in parts.snapshots]
+    full = {each.name.as_full: each for each in snapshots if each.name.full is None}
+    timelines = tuple(_timeline(identity, parts, full, gone, newest, problems) for identity, parts in found)
     problems += [problem for each in timelines for problem in _check_parent(each, timelines, gone)]
     timelines = tuple(_with_what_left(timeline, timelines, _held(census)) for timeline in timelines)
     lineages = find_lineages(
@@ -184,7 +186,14 @@ def _find_newest(timelines: Mapping[TimelineId, Parts]) -> _Newest:
     return _Newest(number, frozenset([*own, max(last.values(), default=Seq(0))]))
 
 
-def _timeline(identity: TimelineId, parts: Parts, gone: Gone, newest: _Newest, problems: list[Problem]) -> Timeline:
+def _timeline(
+    identity: TimelineId,
+    parts: Parts,
+    full: Mapping[FullName, Snapshot],
+    gone: Gone,
+    newest: _Newest,
+    problems: list[Problem],
+) -> Timeline:
     start = next((segment for segment in parts.segments if segment.header.start is not None), None)
     if start is None:
         message = "the segment that opens the timeline is missing"
@@ -196,7 +205,7 @@ def _timeline(identity: TimelineId, parts: Parts, gone: Gone, newest: _Newest, p
     chosen = Chain(links, lambda before, after: not defect_between(before, after))
     _report_breaks(chosen, identity, gone, problems)
     chain = tuple(link for run in chosen.runs for link in run)
-    coverages = cover(parts.snapshots, chosen.runs, gone, problems)
+    coverages = cover(parts.snapshots, full, chosen.runs, gone, problems)
     _report_uncovered(chosen.runs, coverages, gone, newest, problems)
     opening = start.header.start if start else None
     ends = [link.footer.txid_after for link in chain] + [name.last_txid for name in parts.pack_names]

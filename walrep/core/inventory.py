@@ -50,9 +50,9 @@ def take_inventory(listing: Iterable[Listed], segments: Mapping[str, SegmentFact
     kept: dict[str, str] = {}
     listing = list(listing)
     full = {
-        (name.timeline, name.txid): each.key
+        name.as_full: each.key
         for each in listing
-        if (name := parse_snapshot_key(each.key)) is not None and name.full_txid is None
+        if (name := parse_snapshot_key(each.key)) is not None and name.full is None
     }
     for each in listing:
         if (fact := segments.get(each.key)) is not None:
@@ -60,7 +60,7 @@ def take_inventory(listing: Iterable[Listed], segments: Mapping[str, SegmentFact
         elif (pack := parse_pack_key(each.key)) is not None:
             logs.append(_log_of_pack(each, pack))
         elif (snapshot := parse_snapshot_key(each.key)) is not None:
-            under = None if snapshot.full_txid is None else full.get((snapshot.timeline, snapshot.full_txid), "")
+            under = None if snapshot.full is None else full.get(snapshot.full, "")
             snapshots.append(_snapshot(each, snapshot, under))
         else:
             others[each.key] = each.size_bytes

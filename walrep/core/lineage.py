@@ -75,8 +75,9 @@ def plan_claim(state: LocalState | None, info: ReplicaInfo | None, *, url: str, 
     raise ReplicaConflict(
         "a replica of another writer is here already" if state is None else "this is not the replica of this database",
         detail=f"{url}; made for {info.database} by {info.created_by.host or 'an unknown host'}",
-        hint="if its writer is gone for good and this database shall go on in it, use --new-timeline; else use another "
-        "URL. To get the data back, use `walrep restore`",
+        hint="if its writer is gone for good and this database shall go on in it, as after a restore on a new host, "
+        "use --new-timeline, which uploads only what differs; else use another URL. To get the data back, use "
+        "`walrep restore`",
     )
 
 

@@ -8,7 +8,9 @@
                                                                   what many segments held; times are when the first
                                                                   and the last transaction were seen
     snapshots/<timeline>/<txid>-<time>-<seq>-full                 a whole database; <time> is UTC, 20261121T093000123Z
-    snapshots/<timeline>/<txid>-<time>-<seq>-diff-<full txid>     the pages in which it differs from a full snapshot
+    snapshots/<timeline>/<txid>-<time>-<seq>-diff-<full timeline>-<full txid>
+                                                                  the pages in which it differs from a full snapshot,
+                                                                  of this timeline or of an earlier one
     pins/<name>/<bookmark>                                        a position that a person keeps under a name
     pruned/<time>                                                 what retention has deleted until then
 
@@ -22,7 +24,7 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from walrep.core.units import Position, Seq, TimelineId, Txid, format_seq, format_txid, parse_bookmark
+from walrep.core.units import Position, Seq, TimelineId, Txid, format_seq, format_txid, parse_bookmark, timeline_number
 from walrep.errors import UsageError
 
 __all__ = [
@@ -34,6 +36,7 @@ __all__ = [
     "SEGMENTS_PREFIX",
     "SNAPSHOTS_PREFIX",
     "TIME_MS_MAX",
+    "FullName",
     "PackName",
     "PinName",
     "SegmentName",
@@ -68,7 +71,9 @@ _PACK = re.compile(
     r"packs/(\d{5}-[0-9a-f]{8})/(\d{16})-(\d{16})-(\d{8}T\d{9}Z)-(\d{8}T\d{9}Z)-(\d{16})-(\d{16})", re.ASCII
 )
 _SNAPSHOT = re.compile(
-    r"snapshots/(\d{5}-[0-9a-f]{8})/(\d{16})-(\d{8}T\d{9}Z)-(\d{16})-(?:full|diff-(\d{16}))", re.ASCII
+    r"snapshots/(\d{5}-[0-9a-f]{8})/(\d{16})-(\d{8}T\d{9}Z)-(\d{16})"
+    r"-(?:full|diff-(\d{5}-[0-9a-f]{8})-(\d{16}))",
+    re.ASCII,
 )
 _PRUNED = re.compile(r"pruned/\d{8}T\d{9}Z", re.ASCII)
 _PIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
@@ -104,14 +109,26 @@ class PackName(msgspec.Struct, frozen=True, kw_only=True):
         return self.last_txid
 
 
+class FullName(msgspec.Struct, frozen=True, order=True):
+    """Where a full snapshot stands, as those that lean on it name it."""
+
+    timeline: TimelineId
+    txid: Txid
+
+
 class SnapshotName(msgspec.Struct, frozen=True, kw_only=True):
-    """What the key of a snapshot tells. `full_txid`, of a differential one: where the full one under it stands."""
+    """What the key of a snapshot tells. `full`, of a differential one: the full one under it."""
 
     timeline: TimelineId
     txid: Txid
     seen_ms: int
     seq: Seq
-    full_txid: Txid | None = None
+    full: FullName | None = None
+
+    @property
+    def as_full(self) -> FullName:
+        """How those name it that lean on it."""
+        return FullName(self.timeline, self.txid)
 
 
 class PinName(msgspec.Struct, frozen=True):
@@ -168,7 +185,7 @@ def parse_pack_key(key: str) -> PackName | None:
 def snapshot_key(name: SnapshotName) -> str:
     """Return the key of a snapshot."""
     place = f"{SNAPSHOTS_PREFIX}{name.timeline}/{format_txid(name.txid)}"
-    kind = "full" if name.full_txid is None else f"diff-{format_txid(name.full_txid)}"
+    kind = "full" if name.full is None else f"diff-{name.full.timeline}-{format_txid(name.full.txid)}"
     return f"{place}-{_format_stamp(name.seen_ms)}-{format_seq(name.seq)}-{kind}"
 
 
@@ -178,13 +195,19 @@ def parse_snapshot_key(key: str) -> SnapshotName | None:
     seen_ms = _parse_stamp(match[3]) if match else None
     if match is None or seen_ms is None:
         return None
-    timeline, txid, _stamp, seq, full = match.groups()
-    full_txid = None if full is None else Txid(int(full))
-    if full_txid is not None and full_txid >= int(txid):
-        return None
-    return SnapshotName(
-        timeline=TimelineId(timeline), txid=Txid(int(txid)), seen_ms=seen_ms, seq=Seq(int(seq)), full_txid=full_txid
+    timeline, txid, _stamp, seq, full_timeline, full_txid = match.groups()
+    full = None if full_txid is None else FullName(TimelineId(full_timeline), Txid(int(full_txid)))
+    name = SnapshotName(
+        timeline=TimelineId(timeline), txid=Txid(int(txid)), seen_ms=seen_ms, seq=Seq(int(seq)), full=full
     )
+    return name if full is None or _is_before(full, name) else None
+
+
+def _is_before(full: FullName, name: SnapshotName) -> bool:
+    """Return whether a full snapshot was there before the one that leans on it."""
+    if full.timeline == name.timeline:
+        return full.txid < name.txid
+    return timeline_number(full.timeline) < timeline_number(name.timeline)
 
 
 def check_pin_name(name: str) -> str:

@@ -133,20 +133,21 @@ class PackFooter(SegmentFooter, frozen=True, kw_only=True):
 
 
 class SnapshotHeader(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a snapshot is of. `full_txid`, of a differential one: where the full snapshot under it stands."""
+    """What a snapshot is of. `full`, of a differential one: the position of the full snapshot under it."""
 
     replica: str
     timeline: TimelineId
     writer: Writer
     created_ms: int
     page_size: int
-    full_txid: Txid | None = None
+    full: Position | None = None
 
 
-class SnapshotFooter(msgspec.Struct, frozen=True, kw_only=True):
+class SnapshotFooter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The position at which a snapshot is valid, known when it is complete.
 
-    `seq` is the newest segment that it includes: later ones apply on top.
+    `seq` is the newest segment that it includes: later ones apply on top. `stored_pages`: how many pages its blocks
+    have, one that comes twice counted twice; 0 where that was not recorded.
     """
 
     txid: Txid
@@ -155,3 +156,4 @@ class SnapshotFooter(msgspec.Struct, frozen=True, kw_only=True):
     checksum: int
     page_count: int
     block_count: int
+    stored_pages: int = 0

@@ -5,8 +5,8 @@
                    packed tells its first and its last transaction only, and counts as active between them
     bytes, pages   of the objects, less what the forecast counts as their fixed parts: what was shipped, not what the
                    app changed, which nobody recorded
-    database       its size after the newest transaction, and how well the newest snapshot compressed of which a log
-                   tells the size
+    database       its size after the newest transaction, and how well the newest full snapshot compressed of which a
+                   log tells the size
 
 How well LZ4 compresses the same pages is not seen; it is taken as worse than zstd by as much as it was measured to be.
 
@@ -122,9 +122,10 @@ def _encoded_bytes(link: Link) -> int:
 
 
 def _zstd_ratio(history: History) -> float:
-    """Return how well the newest snapshot compressed of which a log tells the size; 1 at most, else what is typical."""
+    """Return how well the newest full one compressed of which a log tells the size; 1 at most, else what is typical."""
     ratio = _TYPICAL.zstd_ratio
-    for coverage in (each for timeline in history.timelines for each in timeline.coverages if each.links):
+    coverages = [each for timeline in history.timelines for each in timeline.coverages]
+    for coverage in (each for each in coverages if each.links and each.under is None):
         header = coverage.links[0].header
         if header.txid_before == coverage.first_txid and header.pages_before:
             ratio = min(1.0, coverage.snapshot.size_bytes / (header.pages_before * header.page_size))

@@ -233,7 +233,10 @@ def _plan_of(
     packs = sum(isinstance(each.link, Pack) for each in slices)
     counts = ((packs, "pack"), (len(slices) - packs, "segment"))
     what = [f"{count} {name}{'s' * (count != 1)}" for count, name in counts if count]
-    leans = f", which leans on that of transaction {under.name.txid}" if under else ""
+    leans = ""
+    if under is not None:
+        leans = f", which leans on that of transaction {under.name.txid}"
+        leans += f" of timeline {under.name.timeline}" if under.name.timeline != position.timeline else ""
     on_top = f"{position.txid - snapshot.name.txid} transactions in {' and '.join(what) or 'no segments'}"
     return RestorePlan(
         position=position,

@@ -9,6 +9,7 @@ A policy asks for **points**: positions that stay restorable, as far as they are
     calendar   beyond the window: the last snapshot of each of the newest N days, weeks (ISO), months and years, UTC,
                that have one there; of two timelines in one of them the younger counts
     minimum    the newest N snapshots, however old: a machine that was off for a year must not come back to nothing
+    lean       the newest full snapshot: a differential one that leans on it may be under way to the store
 
 What they need (`walrep.core.holding`) is kept, INV-25. So are fences, for as long as there is the replica; what is
 reserved for another purpose; the opening of a timeline for as long as anything of it is kept or no timeline is younger;
@@ -47,6 +48,7 @@ from walrep.core.holding import (
     needs_of_snapshot,
     survey_holding,
 )
+from walrep.core.snapshots import newest_full
 from walrep.core.target import format_duration, format_time
 from walrep.core.units import Txid, timeline_number
 from walrep.errors import PruneRefused
@@ -132,6 +134,7 @@ def plan_retention(holding: Holding, policy: RetentionPolicy, now_ms: int) -> Re
     expired_ms = now_ms - round(1000 * (policy.window_s + policy.grace_s))
     points = [*_window_points(survey, expired_ms), *_pinned_points(survey, holding.pins)]
     snapshots = [*_calendar_snapshots(survey, policy, expired_ms), *_newest_snapshots(survey, policy.snapshots_min)]
+    snapshots += _newest_full(survey)
     needs = chain(
         ((log.key, "a fence stays as long as the replica") for log in holding.logs if log.is_fence),
         holding.reserved.items(),
@@ -272,6 +275,12 @@ def _calendar_snapshots(survey: Survey, policy: RetentionPolicy, expired_ms: int
 def _newest_snapshots(survey: Survey, count: int) -> Iterator[tuple[Snapshot, str]]:
     reason = f"one of the newest {count} snapshots, which stay however old they are"
     return ((each, reason) for each in _usable_by_age(survey)[::-1][:count])
+
+
+def _newest_full(survey: Survey) -> Iterator[tuple[Snapshot, str]]:
+    """Yield what a writer leans on that cannot ask the store before, or that is reading it. INV-30."""
+    full = (each for timeline in survey.timelines.values() for each in timeline.usable if each.kind == "full")
+    return ((each, "the newest full snapshot, on which the next ones lean") for each in newest_full(full))
 
 
 def _usable_by_age(survey: Survey) -> list[Snapshot]:

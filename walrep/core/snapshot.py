@@ -27,6 +27,7 @@ from walrep.core.container import (
     encode_tail,
     read_blocks,
 )
+from walrep.core.names import FullName, SnapshotName
 from walrep.core.objects import SnapshotFooter, SnapshotHeader
 from walrep.core.units import PAGE_SIZES
 from walrep.errors import CorruptObject
@@ -38,6 +39,7 @@ __all__ = [
     "encode_snapshot_start",
     "read_snapshot",
     "snapshot_block_pages",
+    "snapshot_name",
 ]
 
 _BLOCK_PAGES_MAX = 64
@@ -55,6 +57,18 @@ class SnapshotPages(msgspec.Struct, frozen=True):
     def decode(self, page_size: int) -> bytes:
         """Return the contents of the pages, in the order of `pgnos`; raises `CorruptObject`."""
         return decode_pages(self.body, (), page_count=len(self.pgnos), page_size=page_size, offset=self.offset)
+
+
+def snapshot_name(header: SnapshotHeader, footer: SnapshotFooter) -> SnapshotName:
+    """Return what the key of a snapshot says."""
+    full = header.full
+    return SnapshotName(
+        timeline=header.timeline,
+        txid=footer.txid,
+        seen_ms=footer.seen_ms,
+        seq=footer.seq,
+        full=None if full is None else FullName(full.timeline, full.txid),
+    )
 
 
 def snapshot_block_pages(page_size: int) -> int:

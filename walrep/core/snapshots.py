@@ -4,20 +4,23 @@ One a day when something was committed since the last, at a time of day that is 
 that many databases on one host, and many hosts at one store, do not all begin at midnight. One more when the logs since
 the last have outgrown the database: a restore would read them all.
 
-A snapshot is **full**, or **differential**: the pages in which it differs from exactly one full one, never from another
-differential. It is full when there is no full one to lean on, when that one is a week old, and when so many pages have
-changed that leaning on it saves little.
+A snapshot is **full**, or **differential**: the pages in which it differs from exactly one full one of this replica,
+whatever its timeline, and never from another differential. It is full when there is no full one to lean on, when that
+one is a week old, and when so many pages have changed that leaning on it saves little. The same rule is for the base
+of a timeline: so neither a restart nor a restore uploads the database again.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterable
+from typing import Literal, Protocol, TypeVar
 
 import msgspec
 from xxhash import xxh3_64_intdigest
 
+from walrep.core.names import SnapshotName, snapshot_key
 from walrep.core.target import format_duration
-from walrep.core.units import TimelineId, Txid
+from walrep.core.units import Checksum, Position, Seq, TimelineId, Txid, timeline_number
 
 __all__ = [
     "FullSnapshot",
@@ -25,6 +28,7 @@ __all__ = [
     "SnapshotKind",
     "SnapshotPlan",
     "SnapshotPolicy",
+    "newest_full",
     "plan_kind",
     "plan_snapshot",
 ]
@@ -73,14 +77,47 @@ class SnapshotPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FullSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """A full snapshot that others may lean on."""
+    """A full snapshot that others may lean on; `checksum` is that of the database there."""
 
-    timeline: TimelineId
-    txid: Txid
-    seen_ms: int
+    replica: str
+    name: SnapshotName
+    page_size: int
+    checksum: Checksum
+
+    @property
+    def key(self) -> str:
+        """Its key."""
+        return snapshot_key(self.name)
+
+    @property
+    def position(self) -> Position:
+        """Where it stands."""
+        return Position(self.name.timeline, self.name.txid, self.checksum)
 
 
 SnapshotKind = Literal["full", "differential"]
+
+
+class Placed(Protocol):
+    """Something that stands at a transaction of a timeline, where segment `seq` ends."""
+
+    @property
+    def timeline(self) -> TimelineId:
+        """Its timeline."""
+        ...
+
+    @property
+    def txid(self) -> Txid:
+        """The transaction."""
+        ...
+
+    @property
+    def seq(self) -> Seq:
+        """The newest segment that it includes."""
+        ...
+
+
+P = TypeVar("P", bound=Placed)
 
 
 def plan_snapshot(facts: SnapshotFacts, policy: SnapshotPolicy) -> SnapshotPlan:
@@ -96,24 +133,45 @@ def plan_snapshot(facts: SnapshotFacts, policy: SnapshotPolicy) -> SnapshotPlan:
 
 def plan_kind(
     full: FullSnapshot | None,
-    timeline: TimelineId,
     pages: tuple[int, int],
     *,
+    replica: str,
+    page_size: int,
     now_ms: int,
     policy: SnapshotPolicy,
 ) -> tuple[SnapshotKind, str]:
-    """Decide of which kind the next snapshot is, and why; `pages`: how many differ from the full one, of how many."""
-    if full is None or full.timeline != timeline:
-        return "full", "there is no full snapshot of this timeline to lean on"
+    """Decide of which kind the next snapshot is, and why; `pages`: how many differ from the full one, of how many.
+
+    `replica` and `page_size` are those of the database: what is known may be of another one.
+    """
+    if full is None or full.replica != replica:
+        return "full", "there is no full snapshot of this replica to lean on"
+    if full.page_size != page_size:
+        return "full", f"the last full one has pages of {full.page_size} bytes"
     # A clock that was set back must not make the full one young for ever.
-    age_ms = abs(now_ms - full.seen_ms)
+    age_ms = abs(now_ms - full.name.seen_ms)
     # A snapshot a day is made a little earlier or later than a day after the one before.
     if age_ms > (policy.full_days - 0.5) * policy.day_ms:
         return "full", f"the last full one is {format_duration(age_ms)} old"
     changed, count = pages
     if changed > policy.changed_share_max * count:
         return "full", f"{changed} of {count} pages differ from the last full one"
-    return "differential", f"{changed} of {count} pages differ from the full one of transaction {full.txid}"
+    where = f"transaction {full.name.txid} of timeline {full.name.timeline}"
+    return "differential", f"{changed} of {count} pages differ from the full one of {where}"
+
+
+def newest_full(full: Iterable[P]) -> tuple[P, ...]:
+    """Return the newest of these full snapshots: of each timeline that has the highest number among them, the last one.
+
+    By their places alone: a clock that steps must not make an older one the newest. INV-30
+    """
+    newest: dict[TimelineId, P] = {}
+    for each in full:
+        before = newest.get(each.timeline)
+        if before is None or (before.txid, before.seq) <= (each.txid, each.seq):
+            newest[each.timeline] = each
+    number = max(map(timeline_number, newest), default=0)
+    return tuple(each for timeline, each in sorted(newest.items()) if timeline_number(timeline) == number)
 
 
 def _next_time(facts: SnapshotFacts, policy: SnapshotPolicy) -> int:

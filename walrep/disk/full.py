@@ -1,22 +1,30 @@
 """The hash array of the last full snapshot, so that the next ones need to hold only what differs.
 
-    full    8 bytes magic 89 77 61 6c 66 75 6c 6c, xxh3-64 of the rest, then a MessagePack map: timeline, txid, seen_ms,
-            and hashes, u64 slots in native byte order (the directory never leaves the machine)
+    full    8 bytes magic 89 77 61 6c 66 75 6c 6c, xxh3-64 of the rest, then a MessagePack map: the replica and the name
+            of the snapshot, page size and database checksum, and hashes, u64 slots in native byte order (the directory
+            never leaves the machine)
 
-It is lost at no loss: the next snapshot is a full one then.
+It outlives the timeline of the snapshot, and is lost at no loss: the next snapshot is a full one then.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 from xxhash import xxh3_64_intdigest
 
+from walrep.core.names import SnapshotName
 from walrep.core.snapshots import FullSnapshot
+from walrep.core.state import LocalState
+from walrep.core.units import Seq, TimelineId
 from walrep.disk.atomic import fsync_directory, map_os_errors, write_atomic
+from walrep.errors import SpoolError, check
 
-__all__ = ["FullHashes", "forget_full", "load_full", "save_full"]
+__all__ = ["FullHashes", "forget_full", "load_full", "remember_full", "save_full"]
 
 _NAME = "full"
 _MAGIC = b"\x89walfull"
@@ -29,6 +37,10 @@ class FullHashes(msgspec.Struct, frozen=True, kw_only=True):
     snapshot: FullSnapshot
     hashes: bytes
 
+    def array(self) -> npt.NDArray[np.uint64]:
+        """Return the hashes by page number; nobody changes them."""
+        return np.frombuffer(self.hashes, np.uint64)
+
 
 def save_full(directory: Path, full: FullHashes) -> None:
     """Replace what is remembered, durably."""
@@ -36,6 +48,20 @@ def save_full(directory: Path, full: FullHashes) -> None:
     digest = xxh3_64_intdigest(data).to_bytes(8, "little")
     with map_os_errors(f"write {directory / _NAME}"):
         write_atomic(directory / _NAME, _MAGIC + digest + data)
+
+
+def remember_full(directory: Path, state: LocalState, hashes: bytes) -> None:
+    """Remember the full snapshot of a state that was just made; where that fails the next one is full, too."""
+    check(state.timeline is not None, "a snapshot belongs to a timeline")
+    name = SnapshotName(
+        timeline=state.timeline or TimelineId(""),
+        txid=state.txid,
+        seen_ms=state.snapshot_ms,
+        seq=Seq(state.next_seq - 1),
+    )
+    full = FullSnapshot(replica=state.replica, name=name, page_size=state.page_size, checksum=state.checksum)
+    with suppress(SpoolError):
+        save_full(directory, FullHashes(snapshot=full, hashes=hashes))
 
 
 def forget_full(directory: Path) -> None:

@@ -23,16 +23,15 @@ from walrep.core.journal import JournalEntry, apply_entry
 from walrep.core.objects import SegmentFooter, SegmentHeader, TimelineStart, Writer
 from walrep.core.pages import PageHashes
 from walrep.core.segment import encode_segment_end, encode_segment_start
-from walrep.core.snapshots import FullSnapshot
 from walrep.core.state import CaptureMark, LocalState
 from walrep.core.units import Checksum, Seq, TimelineId, Txid, timeline_number
 from walrep.disk.atomic import map_os_errors, publish, remove_temporaries, temporary_path
-from walrep.disk.full import FullHashes, forget_full, save_full
+from walrep.disk.full import forget_full, remember_full
 from walrep.disk.journal import Journal, SegmentTotals
 from walrep.disk.outbox import Outbox, OutboxItem
 from walrep.disk.room import DiskRoom
 from walrep.disk.state import HashStore, StateDirectory
-from walrep.errors import SpoolError, SpoolFull, check
+from walrep.errors import SpoolFull, check
 
 __all__ = ["BASE_PART", "DISK_RESERVE_BYTES", "SNAPSHOT_PART", "Recovered", "Sealed", "Spool"]
 
@@ -265,15 +264,21 @@ class Spool:
         self._journal.begin(self.state.next_seq)
         return item
 
-    def begin_timeline(self, base: Path, state: LocalState, hashes: bytes) -> OutboxItem:
-        """Make a base and the state after it the place to go on from; `state.next_seq` is the first segment's."""
+    def begin_timeline(self, base: Path, state: LocalState, hashes: bytes, *, full: bool) -> OutboxItem:
+        """Make a base and the state after it the place to go on from; `state.next_seq` is the first segment's.
+
+        `full`: later snapshots lean on this one. On the one before, none does: retention may delete that from now on.
+        """
         final = self._outbox.base_path(state.next_seq - 1)
+        if full:
+            forget_full(self.directory.path)
         self.hash_store.reset(hashes)
         with map_os_errors(f"keep {final}"):
             publish(base, final)
         self.directory.save(state)
         self.state = state
-        self._remember_full(hashes)
+        if full:
+            remember_full(self.directory.path, state, hashes)
         item = self._outbox.count(state.next_seq - 1, final, is_snapshot=True)
         self._journal.begin(state.next_seq)
         return item
@@ -293,7 +298,7 @@ class Spool:
             publish(path, final)
         self._save(snapshot_txid=self.state.txid, snapshot_ms=seen_ms, log_bytes=0)
         if full_hashes is not None:
-            self._remember_full(full_hashes)
+            remember_full(self.directory.path, self.state, full_hashes)
 
     def keep(self, item: OutboxItem, *, cache_bytes_max: int) -> None:
         """Move what the store acknowledged to the cache, and evict the oldest beyond the limit."""
@@ -337,14 +342,6 @@ class Spool:
             )
 
     # -- helpers ----------------------------------------------------------------------------------------------------
-
-    def _remember_full(self, hashes: bytes) -> None:
-        state = self.state
-        check(state.timeline is not None, "a snapshot belongs to a timeline")
-        full = FullSnapshot(timeline=state.timeline or TimelineId(""), txid=state.txid, seen_ms=state.snapshot_ms)
-        # Without it the next snapshot is a full one.
-        with suppress(SpoolError):
-            save_full(self.directory.path, FullHashes(snapshot=full, hashes=hashes))
 
     def _save(self, **changes: object) -> None:
         state = msgspec.structs.replace(self.state, **changes)

@@ -18,12 +18,14 @@ from walrep.core.objects import SegmentHeader, StoreFacts
 from walrep.core.state import LocalState
 from walrep.core.target import format_duration, format_time
 from walrep.core.units import Seq
+from walrep.disk.full import forget_full, load_full, save_full
 from walrep.disk.peek import segment_ends
 from walrep.disk.spool import Spool
 from walrep.disk.state import StateDirectory
 from walrep.engine.lineage import ReplicaClaim, check_store, find_rivals, refuse_foreign
 from walrep.engine.outage import Outage
 from walrep.engine.parts import EngineParts
+from walrep.engine.recall import recall_full
 from walrep.engine.settings import DatabaseSettings
 from walrep.errors import ReplicaConflict
 from walrep.store.base import Store
@@ -76,6 +78,8 @@ class Admission:
             state, facts = await self._claim.adopt(directory)
             spool = await self._spool(directory, state)
             await self._check(spool)
+        if state.fence:
+            await self._recall_full(directory, state)
         self._tell_facts(state, facts)
         self._admitted = True
         return spool
@@ -111,6 +115,15 @@ class Admission:
         after = max(self._looked_seq, Seq(state.first_seq - 1))
         self._tell_rivals(await self._outage.wait_out(partial(find_rivals, self._store, state, after)))
         self._looked_s, self._looked_seq = clock.monotonic_s(), uploaded
+
+    async def _recall_full(self, directory: StateDirectory, state: LocalState) -> None:
+        """Find out on which full snapshot the base can lean; nothing is held yet that would have to wait for it."""
+        known = await self._on_worker(partial(load_full, directory.path))
+        found = await recall_full(self._parts, self._settings, self._store, replica=state.replica, known=known)
+        if found is None:
+            await self._on_worker(partial(forget_full, directory.path))
+        elif found is not known:
+            await self._on_worker(partial(save_full, directory.path, found))
 
     async def _confirm(self, spool: Spool) -> bool:
         creates_only = await self._claim.confirm(spool.state)

@@ -21,6 +21,7 @@ from xxhash import xxh3_64_intdigest
 from walrep.core.chunk import FLAG_COMMIT, FLAG_REFERENCE, decode_pages
 from walrep.core.container import BLOCK_HEADER_BYTES, BODY_BYTES_MAX, HEAD_BYTES_MAX, PREAMBLE_BYTES, TAIL_BYTES
 from walrep.core.history import Pack, Snapshot
+from walrep.core.names import FullName
 from walrep.core.objects import PackHeader, SegmentFooter, SegmentHeader, SnapshotFooter, SnapshotHeader
 from walrep.core.pack import ChunkRange, IndexBlock, Read, read_pack, read_pack_chunks
 from walrep.core.restore import RestorePlan
@@ -154,10 +155,14 @@ class SnapshotLoader:
             raise _mismatch(f"snapshot {self._snapshot.key}", footer.checksum, hashes.checksum)
 
     def _check_header(self, header: SnapshotHeader) -> None:
-        if (header.timeline, header.page_size) != (self._plan.position.timeline, self._plan.page_size):
-            raise RestoreMismatch("the snapshot is of another timeline or page size", detail=self._snapshot.key)
-        if header.full_txid != self._snapshot.name.full_txid:
-            raise RestoreMismatch("the snapshot leans on another one than its key says", detail=self._snapshot.key)
+        key, name, full = self._snapshot.key, self._snapshot.name, header.full
+        if (header.timeline, header.page_size) != (name.timeline, self._plan.page_size):
+            raise RestoreMismatch("the snapshot is of another timeline or page size", detail=key)
+        if name.full != (None if full is None else FullName(full.timeline, full.txid)):
+            raise RestoreMismatch("the snapshot leans on another one than its key says", detail=key)
+        # What was loaded before it is the one under it, compared with its own footer by then. INV-31
+        if full is not None and full.checksum != self._pages.hashes.checksum:
+            raise RestoreMismatch("the full snapshot under it is not the one that it was made on", detail=key)
 
     def _batches(self, blocks: list[SnapshotPages]) -> list[BlockBatch]:
         batches = []

@@ -15,11 +15,13 @@ import msgspec
 from walrep.core.chunk import FLAG_REFERENCE
 from walrep.core.container import KIND_OFFSET, PREAMBLE_BYTES, Kind
 from walrep.core.history import History, Pack, Problem, Segment, Timeline, TxidRange
+from walrep.core.names import FullName
 from walrep.core.objects import PackHeader, ReplicaInfo, SegmentFooter, SegmentHeader, SnapshotFooter, SnapshotHeader
 from walrep.core.pack import IndexBlock, read_source
 from walrep.core.segment import SegmentChunk
 from walrep.core.slices import split_parts
 from walrep.core.snapshot import SnapshotPages, read_snapshot
+from walrep.core.units import TimelineId
 from walrep.engine.apply import ObjectFeed, naming
 from walrep.errors import CorruptObject
 from walrep.store.base import Store
@@ -61,13 +63,13 @@ class PackListing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SnapshotListing(msgspec.Struct, frozen=True, kw_only=True):
-    """One snapshot; `full_txid`, of a differential one: where the full one under it stands."""
+    """One snapshot; `full`, of a differential one: the full one under it."""
 
     key: str
     txid: int
     seen_ms: int
     size_bytes: int
-    full_txid: int | None
+    full: FullName | None
 
 
 class TimelineListing(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,7 +79,7 @@ class TimelineListing(msgspec.Struct, frozen=True, kw_only=True):
     is not deleted yet counts as `spare_`, and as nothing else.
     """
 
-    timeline: str
+    timeline: TimelineId
     reason: str
     parent: str | None
     begin_ms: int
@@ -92,6 +94,12 @@ class TimelineListing(msgspec.Struct, frozen=True, kw_only=True):
     packs: tuple[PackListing, ...]
     snapshots: tuple[SnapshotListing, ...]
     restorable: tuple[TxidRange, ...]
+    parent_timeline: TimelineId | None = None
+
+    @property
+    def first_snapshot(self) -> SnapshotListing | None:
+        """The snapshot with which it begins, as far as it is there; None: there is none."""
+        return min(self.snapshots, key=lambda each: (each.txid, each.key), default=None)
 
 
 class ReplicaListing(msgspec.Struct, frozen=True, kw_only=True):
@@ -189,11 +197,12 @@ def _list_timeline(timeline: Timeline) -> TimelineListing:
                 txid=each.name.txid,
                 seen_ms=each.name.seen_ms,
                 size_bytes=each.size_bytes,
-                full_txid=each.name.full_txid,
+                full=each.name.full,
             )
             for each in timeline.snapshots
         ),
         restorable=timeline.ranges,
+        parent_timeline=timeline.parent.timeline if timeline.parent else None,
     )
 
 

@@ -99,6 +99,7 @@ class Replicator:
                 return
             try:
                 shipper = Shipper(self._parts, self._settings, opened, spool, admission, outage)
+                shipper.base_refused = self._break
                 compaction = CompactionLoop(self._parts, self._settings, opened.store, spool, shipper)
                 await self._replicate(shipper, spool, compaction, stop)
             finally:
@@ -130,7 +131,7 @@ class Replicator:
             await self._timelines(shipper, spool)
             is_known = await self._seal_leftover(shipper, spool)
             is_drained = await self._deadline.in_time(shipper.drained())
-            durable = is_known and is_drained and not spool.totals.commit_count
+            durable = is_known and is_drained and not spool.totals.commit_count and not shipper.lacks_base
             for loop in loops:
                 loop.cancel()
         self._parts.report(

@@ -34,6 +34,7 @@ def note_restored(state_dir: Path, position: Position) -> None:
     try:
         state = directory.load()
         if state is not None:
-            directory.save(msgspec.structs.replace(state, restored=position, clean_end=None))
+            # The restore has removed the -wal; the inode of the next one may well be the same.
+            directory.save(msgspec.structs.replace(state, restored=position, clean_end=None, wal_inode=0))
     finally:
         directory.close()

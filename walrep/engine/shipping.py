@@ -1,7 +1,8 @@
 """From the open segment to the store: when to seal is `walrep.core.flush`'s decision, uploads go in order.
 
 The durable position moves after the PUT has returned, never before (INV-16). For a snapshot of a timeline that goes on
-nothing has to wait, neither the segments behind it nor a stop: who makes it uploads it beside them.
+nothing has to wait, neither the segments behind it nor a stop: who makes it uploads it beside them. A differential one
+goes only when the store was seen to hold the full one under it (INV-31).
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from typing import Protocol, TypeVar
 from walrep.core.events import Flushed, RpoRestored, RpoWidened, SnapshotWritten
 from walrep.core.flush import FlushPlan, FlushState, plan_flush
 from walrep.core.lineage import conflict_with
-from walrep.core.names import SnapshotName, segment_key, snapshot_key
+from walrep.core.names import segment_key, snapshot_key
 from walrep.core.objects import SegmentFooter, SegmentHeader
+from walrep.core.snapshot import snapshot_name
 from walrep.core.state import LocalState
-from walrep.core.units import Checksum, Position, Seq
+from walrep.core.units import Checksum, Position, Seq, TimelineId
+from walrep.disk.full import forget_full
 from walrep.disk.outbox import OutboxItem
 from walrep.disk.peek import parse_segment_header, segment_ends, snapshot_ends
 from walrep.disk.spool import Sealed, Spool
@@ -26,8 +29,9 @@ from walrep.engine.outage import Outage
 from walrep.engine.parts import EngineParts, OpenedStore
 from walrep.engine.settings import DatabaseSettings
 from walrep.engine.spooler import Spooler
+from walrep.engine.under import StoredFull
 from walrep.engine.waiting import wait_for_event
-from walrep.errors import ObjectNotFound, PreconditionFailed
+from walrep.errors import CaptureBroken, ObjectNotFound, PreconditionFailed, SnapshotFailed
 
 __all__ = ["Gate", "Shipper"]
 
@@ -74,9 +78,14 @@ class Shipper:
         """Called with key, ends and size of every segment that was stored."""
         self.snapshot_stored: Callable[[], None] | None = None
         """Called when a base or another snapshot was stored."""
+        self.base_refused: Callable[[CaptureBroken], None] | None = None
+        """Called when the base of the timeline that goes on turned out to be of no use."""
         self._parts = parts
         self._settings = settings
         self._store = opened.store
+        self._full = StoredFull(opened.store, outage)
+        self._baseless: set[TimelineId] = set()
+        """Timelines whose base was refused: nothing of them is durable."""
         self._upload_p95_s = opened.upload_p95_s
         self._budget = opened.budget
         if self._budget is not None:
@@ -121,6 +130,11 @@ class Shipper:
         """Note that the store did what somebody else asked of it; an upload that is under way tells for itself."""
         if not self._items:
             self._outage.over()
+
+    @property
+    def lacks_base(self) -> bool:
+        """Whether what is captured belongs to a timeline whose base was refused."""
+        return self._spool.state.timeline in self._baseless
 
     @property
     def is_drained(self) -> bool:
@@ -215,12 +229,16 @@ class Shipper:
 
     async def _upload(self, item: OutboxItem) -> None:
         if item.is_snapshot:
-            self.durable = await self.upload_snapshot(item)
+            try:
+                self.durable = await self.upload_snapshot(item)
+            except SnapshotFailed as error:
+                await self._refuse_base(item, error)
         else:
             header, footer = await self._parts.runner.run(lambda: segment_ends(item.path))
             await self._put_segment(item, header)
-            self.durable = Position(header.timeline, footer.txid_after, Checksum(footer.checksum_after))
-            self._report_flush(item, header, footer)
+            if header.timeline not in self._baseless:
+                self.durable = Position(header.timeline, footer.txid_after, Checksum(footer.checksum_after))
+                self._report_flush(item, header, footer)
             if self.stored is not None:
                 self.stored(segment_key(item.seq, self._spool.state.segment_nonce()), header, footer, item.size_bytes)
             await self._gate.look_for_rivals(self._spool.state, header.seq)
@@ -230,17 +248,34 @@ class Shipper:
         limit = self._settings.spool.cache_bytes_max
         await self.on_worker(lambda: self._spool.keep(item, cache_bytes_max=limit))
 
+    async def _refuse_base(self, item: OutboxItem, error: SnapshotFailed) -> None:
+        """Have the timeline end of which nothing can be restored without this base, and another one begin.
+
+        The base stays until that has begun: also after a kill this is found out again.
+        """
+        header, _footer = await self._parts.runner.run(lambda: snapshot_ends(item.path))
+        timeline = header.timeline
+        if self._spool.state.timeline != timeline:
+            await self._keep(item)
+        elif timeline not in self._baseless:
+            self._baseless.add(timeline)
+            self.durable = None
+            await self.on_worker(partial(forget_full, self._spool.directory.path))
+            if self.base_refused is not None:
+                self.base_refused(CaptureBroken(error.message, detail=error.detail, hint=error.hint))
+
     async def upload_snapshot(self, item: OutboxItem) -> Position:
-        """Upload a base or another snapshot, once uploads are allowed; return where it stands."""
+        """Upload a base or another snapshot, once uploads are allowed; return where it stands.
+
+        Raises:
+            SnapshotFailed: it leans on a full one that is nowhere.
+
+        """
         began_s = self._parts.clock.monotonic_s()
         header, footer = await self._parts.runner.run(lambda: snapshot_ends(item.path))
-        name = SnapshotName(
-            timeline=header.timeline,
-            txid=footer.txid,
-            seen_ms=footer.seen_ms,
-            seq=footer.seq,
-            full_txid=header.full_txid,
-        )
+        if header.full is not None and not await self._full.is_stored(header.full):
+            await self._upload_full(header.full)
+        name = snapshot_name(header, footer)
         # The key has the timeline's nonce: whatever is there already is this very file.
         try:
             await self._store.put(snapshot_key(name), item.path, if_absent=self._spool.state.creates_only)
@@ -248,6 +283,8 @@ class Shipper:
             there = await self._outage.wait_out(partial(self._store.head, snapshot_key(name)))
             if there.size_bytes != item.size_bytes:
                 raise
+        if header.full is None:
+            self._full.note(header.timeline, footer)
         await self._keep(item)
         if self.snapshot_stored is not None:
             self.snapshot_stored()
@@ -257,12 +294,26 @@ class Shipper:
                 timeline=header.timeline,
                 txid=footer.txid,
                 page_count=footer.page_count,
+                stored_pages=footer.stored_pages,
                 object_bytes=item.size_bytes,
-                kind="full" if header.full_txid is None else "differential",
+                kind="full" if header.full is None else "differential",
                 seconds=self._parts.clock.monotonic_s() - began_s,
             )
         )
         return Position(header.timeline, footer.txid, Checksum(footer.checksum))
+
+    async def _upload_full(self, full: Position) -> None:
+        """Upload the full snapshot under another one first, if it waits here."""
+        for item in await self.on_worker(self._spool.snapshots):
+            header, footer = await self._parts.runner.run(partial(snapshot_ends, item.path))
+            if header.full is None and Position(header.timeline, footer.txid, Checksum(footer.checksum)) == full:
+                await self.upload_snapshot(item)
+                return
+        raise SnapshotFailed(
+            "the full snapshot on which it leans is not in the store",
+            detail=str(full),
+            hint="a full one is made instead; if nobody deleted it, look at what else the store has lost",
+        )
 
     async def _put_segment(self, item: OutboxItem, header: SegmentHeader) -> None:
         state = self._spool.state

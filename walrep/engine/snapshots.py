@@ -14,7 +14,6 @@ from functools import partial
 from math import inf
 
 import msgspec
-import numpy as np
 
 from walrep.core.events import Alarm
 from walrep.core.objects import SnapshotHeader
@@ -31,7 +30,7 @@ from walrep.engine.spooler import Spooler
 from walrep.engine.waiting import unless, wait_for_event
 from walrep.errors import CorruptObject, SnapshotFailed, SpoolError, StoreError, check
 from walrep.sqlite.capture import Capture
-from walrep.sqlite.snapshot import HashArray, SnapshotCopy, differing_pages
+from walrep.sqlite.snapshot import SnapshotCopy, differing_pages
 
 __all__ = ["Snapshotter"]
 
@@ -172,7 +171,7 @@ class Snapshotter:
             await shipper.drained()
             try:
                 await shipper.upload_snapshot(item)
-            except CorruptObject:
+            except (CorruptObject, SnapshotFailed):
                 # There is nothing in it that the transactions do not make.
                 await shipper.on_worker(partial(spool.discard_snapshot, item))
                 raise
@@ -207,22 +206,27 @@ class Snapshotter:
             created_ms=self._parts.clock.now_ms(),
             page_size=state.page_size,
         )
-        under = None if full else await self._choose(header.timeline)
+        under = None if full else await self._choose(header)
         if under is None:
             return await runner.run(partial(SnapshotCopy, reader, path, header, spool.new_room()))
-        header = msgspec.structs.replace(header, full_txid=under.snapshot.txid)
-        return await runner.run(partial(SnapshotCopy, reader, path, header, spool.new_room(), _array(under)))
+        header = msgspec.structs.replace(header, full=under.snapshot.position)
+        return await runner.run(partial(SnapshotCopy, reader, path, header, spool.new_room(), under.array()))
 
-    async def _choose(self, timeline: TimelineId) -> FullHashes | None:
+    async def _choose(self, header: SnapshotHeader) -> FullHashes | None:
         """Have it decided of which kind the snapshot is; return the full one to lean on, if it is differential."""
         spool, reader = self._spooler.spool, self._capture.reader
         full = await self._parts.runner.run(partial(load_full, spool.directory.path))
         if full is None:
             return None
-        changed = await self._parts.captures.run(partial(differing_pages, reader.encoder.hashes, _array(full)))
+        changed = await self._parts.captures.run(partial(differing_pages, reader.encoder.hashes, full.array()))
         pages = (changed, spool.state.page_count)
         kind, _reason = plan_kind(
-            full.snapshot, timeline, pages, now_ms=self._parts.clock.now_ms(), policy=self._policy
+            full.snapshot,
+            pages,
+            replica=header.replica,
+            page_size=header.page_size,
+            now_ms=self._parts.clock.now_ms(),
+            policy=self._policy,
         )
         return full if kind == "differential" else None
 
@@ -284,11 +288,7 @@ def _publish(spool: Spool, copy: SnapshotCopy, sealed: Sealed | None) -> _Publis
     check(where == (state.txid, state.checksum, state.page_count), "a snapshot stands where a segment ends")
     try:
         copy.finish(Seq(state.next_seq - 1))
-        spool.add_snapshot(copy.path, copy.seen_ms, copy.hashes() if copy.header.full_txid is None else None)
+        spool.add_snapshot(copy.path, copy.seen_ms, copy.hashes() if copy.header.full is None else None)
     except SpoolError as error:
         return _Published(sealed, error=error)
     return _Published(sealed)
-
-
-def _array(full: FullHashes) -> HashArray:
-    return np.frombuffer(full.hashes, np.uint64)

@@ -1,8 +1,14 @@
-"""Begin a timeline: its opening segment, its base, and the moment from which every transaction is kept."""
+"""Begin a timeline: its opening segment, its base, and the moment from which every transaction is kept.
+
+The base holds what differs from the last full snapshot of the replica, as far as one is known here; of which kind it is
+decides `walrep.core.snapshots`. How many pages differ is known only when they are read: so it begins as a differential
+one, and anew as a full one when these are too many.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 
@@ -10,7 +16,9 @@ import msgspec
 
 from walrep.core.events import TimelineBegan
 from walrep.core.objects import SnapshotHeader, TimelineStart
+from walrep.core.snapshots import SnapshotKind, SnapshotPolicy, plan_kind
 from walrep.core.units import Checksum, Seq, Txid, make_timeline_id
+from walrep.disk.full import load_full
 from walrep.disk.outbox import OutboxItem
 from walrep.disk.spool import BASE_PART, Spool
 from walrep.engine.parts import EngineParts
@@ -39,8 +47,34 @@ async def begin_timeline(
     timeline is opened when most of its base is on the disk: what cannot be copied costs no segment and no request.
     """
     reason, abandoned = ending
-    spool = spooler.spool
-    state = spool.state
+    copied = await _copy(parts, settings.snapshots, capture, spooler.spool, abandoned)
+    if copied is None:
+        return False
+    try:
+        shipper.add(await _open_timeline(parts, settings, shipper, copied, spooler.spool, reason))
+        item = await _complete(parts, capture, spooler, copied.base, abandoned)
+        if item is not None:
+            shipper.add(item)
+        return item is not None
+    finally:
+        # Once it is complete it is elsewhere, and this does nothing.
+        await parts.captures.run(copied.base.abandon)
+
+
+class _Copied(msgspec.Struct, frozen=True):
+    """The raw copy of a base, of which kind it is, and why."""
+
+    base: BaseCopy
+    kind: SnapshotKind
+    why: str
+
+
+async def _copy(
+    parts: EngineParts, policy: SnapshotPolicy, capture: Capture, spool: Spool, abandoned: asyncio.Event
+) -> _Copied | None:
+    """Copy the file while the app writes: what differs from the last full snapshot, or all; None if abandoned."""
+    path, state = spool.directory.path, spool.state
+    full = await parts.runner.run(partial(load_full, path))
     header = SnapshotHeader(
         replica=state.replica,
         timeline=make_timeline_id(state.timeline_number + 1, state.writer.nonce),
@@ -48,42 +82,65 @@ async def begin_timeline(
         created_ms=parts.clock.now_ms(),
         page_size=capture.files.page_size,
     )
-    base = await parts.runner.run(
-        partial(BaseCopy, capture.reader, spool.directory.path / BASE_PART, header, spool.room)
-    )
+
+    def decide(differing: int, page_count: int) -> tuple[SnapshotKind, str]:
+        return plan_kind(
+            full.snapshot if full else None,
+            (differing, page_count),
+            replica=header.replica,
+            page_size=header.page_size,
+            now_ms=header.created_ms,
+            policy=policy,
+        )
+
+    new_base = partial(BaseCopy, capture.reader, path / BASE_PART)
+    kind, why = decide(0, 0)
+    if kind == "differential" and full is not None:
+        on_top = msgspec.structs.replace(header, full=full.snapshot.position)
+        base = await parts.runner.run(partial(new_base, on_top, spool.room, full.array()))
+
+        def is_too_much() -> bool:
+            nonlocal kind, why
+            kind, why = decide(base.differing_pages, base.page_count)
+            return kind == "full"
+
+        is_copied = await _copy_file(parts, base, abandoned, is_too_much)
+        if is_copied or abandoned.is_set():
+            return _Copied(base, kind, why) if is_copied else None
+    base = await parts.runner.run(partial(new_base, header, spool.room))
+    is_copied = await _copy_file(parts, base, abandoned, lambda: False)
+    return _Copied(base, kind, why) if is_copied else None
+
+
+async def _copy_file(
+    parts: EngineParts, base: BaseCopy, abandoned: asyncio.Event, is_too_much: Callable[[], bool]
+) -> bool:
+    """Copy the file while the app writes; False, and nothing is left of it, if that was abandoned or is too much."""
+    is_copied = False
     try:
-        if not await _copy(parts, base, abandoned):
-            return False
-        shipper.add(await _open_timeline(parts, settings, shipper, header, spool, reason))
-        item = await _complete(parts, capture, spooler, base, abandoned)
-        if item is not None:
-            shipper.add(item)
-        return item is not None
+        while not abandoned.is_set() and not await parts.captures.run(base.begin):
+            await parts.clock.sleep(_SWEEP_S)
+        more = True
+        while more and not abandoned.is_set() and not is_too_much():
+            more = await parts.runner.run(base.copy_slice)
+        if not abandoned.is_set() and not is_too_much():
+            await parts.runner.run(base.sync)
+            is_copied = not abandoned.is_set()
     finally:
-        # Once it is complete it is elsewhere, and this does nothing.
-        await parts.captures.run(base.abandon)
-
-
-async def _copy(parts: EngineParts, base: BaseCopy, abandoned: asyncio.Event) -> bool:
-    """Copy the file while the app writes; False if that was abandoned."""
-    while not abandoned.is_set() and not await parts.captures.run(base.begin):
-        await parts.clock.sleep(_SWEEP_S)
-    while not abandoned.is_set() and await parts.runner.run(base.copy_slice):
-        pass
-    if not abandoned.is_set():
-        await parts.runner.run(base.sync)
-    return not abandoned.is_set()
+        if not is_copied:
+            await parts.captures.run(base.abandon)
+    return is_copied
 
 
 async def _open_timeline(
     parts: EngineParts,
     settings: DatabaseSettings,
     shipper: Shipper,
-    header: SnapshotHeader,
+    copied: _Copied,
     spool: Spool,
     reason: str,
 ) -> OutboxItem:
-    state = spool.state
+    state, header = spool.state, copied.base.header
     parent = state.restored or state.position() or state.parent
     start = TimelineStart(reason=reason, parent=parent, looked_ms=state.looked_ms or None)
     now_ms = parts.clock.now_ms()
@@ -94,6 +151,8 @@ async def _open_timeline(
             timeline=header.timeline,
             reason=reason,
             parent=None if parent is None else str(parent),
+            base=copied.kind,
+            base_reason=copied.why,
         )
     )
     return item
@@ -127,7 +186,8 @@ def _finish_if_ready(capture: Capture, spooler: Spooler, base: BaseCopy) -> Futu
 def _publish(spool: Spool, base: BaseCopy, changes: dict[str, object], hashes: bytes) -> OutboxItem:
     base.close()
     # Of the state as it is now: it may have changed since the base was complete, which INV-20 rests on.
-    return spool.begin_timeline(base.path, msgspec.structs.replace(spool.state, **changes), hashes)
+    state = msgspec.structs.replace(spool.state, **changes)
+    return spool.begin_timeline(base.path, state, hashes, full=base.header.full is None)
 
 
 def state_changes(capture: Capture, base: BaseCopy) -> dict[str, object]:

@@ -8,6 +8,10 @@
 3. Between ticks, dirty pages are written again as they are at the moment; captured pages become dirty anew. When few
    are left they are all written between two ticks, and the snapshot is valid at exactly that position: the timeline
    begins there, at transaction 0.
+
+A differential base leaves out what a reader has by then: a page whose content is what the full snapshot under it has,
+or what was written last for it. So a page that was copied too early, and is in the end what the full one has, is
+written again.
 """
 
 from __future__ import annotations
@@ -16,6 +20,9 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
 
 from walrep.core.objects import SnapshotFooter, SnapshotHeader
 from walrep.core.pages import PageHashes, page_hash
@@ -41,15 +48,33 @@ _SLICE_BYTES = 1 << 20
 
 
 class BaseCopy:
-    """Writes the base of a timeline to a local file. `begin` and `overlay` run on the capture thread."""
+    """Writes the base of a timeline to a local file. `begin` and `overlay` run on the capture thread.
 
-    def __init__(self, reader: LogReader, path: Path, header: SnapshotHeader, room: DiskRoom) -> None:
+    `full` are the hashes of the full snapshot under a differential one.
+    """
+
+    def __init__(
+        self,
+        reader: LogReader,
+        path: Path,
+        header: SnapshotHeader,
+        room: DiskRoom,
+        full: npt.NDArray[np.uint64] | None = None,
+    ) -> None:
+        check((full is None) == (header.full is None), "a differential base says on what it is made")
         self.path = path
         self.header = header
         self.hashes = PageHashes()
         self.footer: SnapshotFooter | None = None
         self.is_held_up = False
         """Whether the last overlay could write nothing, and only the sweeps of the log can change that."""
+        self.page_count = 0
+        """How many pages the database had when the copy began."""
+        self.written_pages = 0
+        """How many were written so far, one that was written twice counted twice."""
+        self._differing_pages = 0
+        self._held = None if full is None else full.copy()
+        """Of a differential base: what a reader has of each page by now, as a hash."""
         self._reader = reader
         self._room = room
         self._page_size = header.page_size
@@ -67,14 +92,23 @@ class BaseCopy:
             self.abandon()
             raise
 
+    @property
+    def differing_pages(self) -> int:
+        """How many pages of a differential base seem to differ from the full one, as far as the file was copied.
+
+        Those that are dirty are taken to: they were written not long ago.
+        """
+        return self._differing_pages + len(self._reader.dirty or ())
+
     def begin(self) -> bool:
         """Note what is dirty when the copy begins; False if not everything committed could be captured yet."""
         reader = self._reader
         check(reader.sink is None, "a base is made before anything is encoded")
-        _, complete = reader.read(reader.clock.now_ms())
+        index, complete = reader.read(reader.clock.now_ms())
         complete = complete and reader.is_guarded
         if complete:
             reader.dirty = set(reader.encoder.frame_of)
+            self.page_count = reader.encoder.hashes.page_count or reader.files.page_count(index)
         return complete
 
     def copy_slice(self) -> bool:
@@ -90,7 +124,8 @@ class BaseCopy:
             pgnos = [pgno for pgno in range(self._next_pgno + start, self._next_pgno + stop) if pgno != self._lock_page]
             first = self._next_pgno
             pages = [view[(pgno - first) * page_size : (pgno - first + 1) * page_size] for pgno in pgnos]
-            self._write_pages(pgnos, pages)
+            dirty = self._reader.dirty or ()
+            self._differing_pages += sum(pgno not in dirty for pgno in self._write_pages(pgnos, pages))
         self._next_pgno += count
         return count == slice_pages
 
@@ -174,17 +209,37 @@ class BaseCopy:
             checksum=self.hashes.checksum,
             page_count=page_count,
             block_count=self._blocks,
+            stored_pages=self.written_pages,
         )
         self._write(encode_snapshot_end(self.footer, self._offset))
 
-    def _write_pages(self, pgnos: Sequence[int], pages: Sequence[bytes | memoryview]) -> None:
+    def _write_pages(self, pgnos: Sequence[int], pages: Sequence[bytes | memoryview]) -> list[int]:
+        """Write what a reader does not have of these pages, and return which that is."""
         if not pgnos:
-            return
+            return []
         self.hashes.reserve(pgnos[-1])
-        for pgno, page in zip(pgnos, pages, strict=True):
-            self.hashes.set(pgno, page_hash(page, pgno))
-        self._write(encode_snapshot_pages(pgnos, pages))
-        self._blocks += 1
+        hashes = [page_hash(page, pgno) for pgno, page in zip(pgnos, pages, strict=True)]
+        for pgno, found in zip(pgnos, hashes, strict=True):
+            self.hashes.set(pgno, found)
+        lacking = self._lacking(pgnos, hashes)
+        if lacking:
+            self._write(encode_snapshot_pages([pgnos[at] for at in lacking], [pages[at] for at in lacking]))
+            self._blocks += 1
+            self.written_pages += len(lacking)
+        return [pgnos[at] for at in lacking]
+
+    def _lacking(self, pgnos: Sequence[int], hashes: Sequence[int]) -> Sequence[int]:
+        """Return which of these a reader does not have, and note that it will."""
+        if self._held is None:
+            return range(len(pgnos))
+        if pgnos[-1] >= len(self._held):
+            # What the full one does not have is absent there.
+            missing = pgnos[-1] + 1 + len(self._held) // 8 - len(self._held)
+            self._held = np.concatenate([self._held, np.zeros(missing, np.uint64)])
+        now = np.array(hashes, np.uint64)
+        lacking: list[int] = np.flatnonzero(self._held[pgnos] != now).tolist()
+        self._held[pgnos] = now
+        return lacking
 
     def _write(self, data: bytes) -> None:
         if not self._room.allows(len(data)):

@@ -86,6 +86,7 @@ class SnapshotCopy:
         self._fewest = inf
         self._got_on_s = reader.clock.monotonic_s()
         self._blocks = 0
+        self._pages = 0
         self._offset = 0
         with map_os_errors(f"create {path}"):
             self._file = path.open("wb")
@@ -181,6 +182,7 @@ class SnapshotCopy:
             checksum=self.checksum,
             page_count=self.page_count,
             block_count=self._blocks,
+            stored_pages=self._pages,
         )
         self._write(encode_snapshot_end(footer, self._offset))
         self.sync()
@@ -263,6 +265,7 @@ class SnapshotCopy:
             block = pages[start : start + self._block_pages]
             self._write(encode_snapshot_pages([pgno for pgno, _page in block], [page for _pgno, page in block]))
             self._blocks += 1
+            self._pages += len(block)
 
     def _write(self, data: bytes) -> None:
         if not self._room.allows(len(data), reserve_share=_RESERVE_SHARE):

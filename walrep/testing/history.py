@@ -28,7 +28,6 @@ from walrep.core.history import Damage, History, SegmentEnds, build_history
 from walrep.core.index import parse_index
 from walrep.core.names import (
     REPLICA_KEY,
-    SnapshotName,
     parse_pack_key,
     parse_pruned_key,
     parse_segment_name,
@@ -55,6 +54,7 @@ from walrep.core.snapshot import (
     encode_snapshot_start,
     read_snapshot,
     snapshot_block_pages,
+    snapshot_name,
 )
 from walrep.core.units import Checksum, Position, Seq, TimelineId, Txid, lock_byte_page, make_timeline_id
 from walrep.engine.ends import parse_prune_record
@@ -232,27 +232,34 @@ class HistoryBuilder:
             None, self._frames[-1].commit.seen_ms if self._frames and self._frames[-1].commit else 0
         )
 
-    def snapshot(self, seen_ms: int, *, repeated: Sequence[int] = (), full_txid: int | None = None) -> str:
+    def snapshot(
+        self,
+        seen_ms: int,
+        *,
+        repeated: Sequence[int] = (),
+        full_txid: int | None = None,
+        full_timeline: TimelineId | None = None,
+    ) -> str:
         """Write a snapshot of the state at the last seal; pages in `repeated` stand first with other contents.
 
-        With `full_txid` a differential one, of the pages that differ from the state there.
+        With `full_txid` a differential one, of the pages that differ from the state there: in `full_timeline`, or else
+        in this one.
         """
         check(not self._frames, "seal first: a snapshot stands between two segments")
-        under = self._image_at(full_txid)
+        full = None if full_txid is None else self.positions[full_timeline or self.timeline, full_txid]
+        under = {} if full is None else image_pages(self.states[full.timeline, full.txid], self.page_size)
         order = [*repeated, *(pgno for pgno in sorted(self.image) if under.get(pgno) != self.image[pgno])]
-        leans_on = None if full_txid is None else Txid(full_txid)
         stale = dict.fromkeys(range(len(repeated)), b"\xee" * self.page_size)
         contents = [stale.get(index, self.image[pgno]) for index, pgno in enumerate(order)]
-        data = encode_snapshot_start(
-            SnapshotHeader(
-                replica=self.replica,
-                timeline=self.timeline,
-                writer=self.writer,
-                created_ms=seen_ms,
-                page_size=self.page_size,
-                full_txid=leans_on,
-            )
+        header = SnapshotHeader(
+            replica=self.replica,
+            timeline=self.timeline,
+            writer=self.writer,
+            created_ms=seen_ms,
+            page_size=self.page_size,
+            full=full,
         )
+        data = encode_snapshot_start(header)
         step = snapshot_block_pages(self.page_size)
         starts = range(0, len(order), step)
         for start in starts:
@@ -264,11 +271,9 @@ class HistoryBuilder:
             checksum=image_checksum(self.image),
             page_count=self.page_count,
             block_count=len(starts),
+            stored_pages=len(order),
         )
-        name = SnapshotName(
-            timeline=self.timeline, txid=Txid(self.txid), seen_ms=seen_ms, seq=Seq(self.seq), full_txid=leans_on
-        )
-        key = snapshot_key(name)
+        key = snapshot_key(snapshot_name(header, footer))
         self.objects[key] = data + encode_snapshot_end(footer, len(data))
         return key
 
@@ -289,9 +294,6 @@ class HistoryBuilder:
         """Put every object into a store."""
         for key, data in self.objects.items():
             await store.put(key, data)
-
-    def _image_at(self, txid: int | None) -> dict[int, bytes]:
-        return {} if txid is None else image_pages(self.states[self.timeline, txid], self.page_size)
 
     def _remember(self) -> None:
         checksum = Checksum(image_checksum(self.image))

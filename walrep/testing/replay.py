@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from walrep.core.chunk import FLAG_COMMIT, FLAG_REFERENCE, Commit, decode_pages
+from walrep.core.names import FullName, parse_snapshot_key
 from walrep.core.objects import PackHeader, SegmentHeader, SnapshotFooter, SnapshotHeader
 from walrep.core.pack import read_source
 from walrep.core.pages import page_hash
@@ -68,7 +69,11 @@ def replay(root: Path, timeline: str, *, after: Callable[[ReplayedState], None] 
 
     """
     bases = sorted((root / "snapshots" / timeline).iterdir())
-    state = _read_base(bases[0])
+    state = ReplayedState(0, {}, 0)
+    name = parse_snapshot_key(bases[0].relative_to(root).as_posix())
+    if name is not None and name.full is not None:
+        _read_snapshot(_find_full(root, name.full), state)
+    _read_snapshot(bases[0], state)
     if after:
         after(state)
     packed_txid = 0
@@ -84,11 +89,21 @@ def replay(root: Path, timeline: str, *, after: Callable[[ReplayedState], None] 
     return state
 
 
-def _read_base(path: Path) -> ReplayedState:
-    state = ReplayedState(0, {}, 0)
+def _find_full(root: Path, wanted: FullName) -> Path:
+    for path in sorted((root / "snapshots" / wanted.timeline).iterdir()):
+        name = parse_snapshot_key(path.relative_to(root).as_posix())
+        if name is not None and name.full is None and name.as_full == wanted:
+            return path
+    raise RestoreMismatch(f"there is no full snapshot at transaction {wanted.txid} of timeline {wanted.timeline}")
+
+
+def _read_snapshot(path: Path, state: ReplayedState) -> None:
+    """Put the pages of a snapshot on top of those that are there, and compare the checksum."""
     with path.open("rb") as file:
         for item in read_snapshot(file.read):
             if isinstance(item, SnapshotHeader):
+                if item.full is not None and item.full.checksum != state.rolling:
+                    raise RestoreMismatch(f"{path.name} was made on another full snapshot")
                 state.page_size = item.page_size
             elif isinstance(item, SnapshotPages):
                 content = item.decode(state.page_size)
@@ -100,7 +115,6 @@ def _read_base(path: Path) -> ReplayedState:
                 state.rolling = state.checksum()
                 if state.rolling != item.checksum:
                     raise RestoreMismatch(f"checksum of {path.name}")
-    return state
 
 
 def _opens(header: SegmentHeader | PackHeader) -> bool:
