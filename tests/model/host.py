@@ -51,6 +51,8 @@ class Host:
         self._ledger = ledger
         self._walrep: Child | None = None
         self._is_attached = False
+        self._has_ended = False
+        """Whether capture has ended and not gone on since, as walrep told."""
         self._began_s = 0.0
         self._starts = 0
 
@@ -237,24 +239,28 @@ class Host:
             if self.apps.touched:
                 self.excuses.add("the app was at work where walrep did not look")
         elif kind == "timeline-began":
+            self._has_ended = False
             number = len(ledger.timelines)
             ledger.begin(event["timeline"], self._number, self.apps.entry)
             # An empty log proves nothing, and an idle database is proven only when it has been at rest for a moment.
             excused = self.excuses or event["reason"].startswith("no frame had been captured")
             stage.expect(number == 0 or excused, f"a timeline ended without cause: {event['reason']}")
         elif kind == "resumed":
+            self._has_ended = False
             self._forgive()
         elif kind == "flushed":
             ledger.note_durable(event["bookmark"])
         elif kind == "snapshot-written":
             ledger.note_txid(event["timeline"], event["txid"])
-            # Killed before, walrep has to begin another timeline.
-            self._forgive()
+            # Killed before, walrep has to begin another timeline. So it has to where capture had ended before.
+            if not self._has_ended:
+                self._forgive()
         elif kind == "detached":
             self.detached = event
         elif kind == "alarm":
             stage.found.alarms[event["key"]] += 1
             if event["key"] == "timeline-ended":
+                self._has_ended = True
                 self._expect_end(event["message"])
         elif kind == "failed":
             stage.found.alarms["failed"] += 1
