@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import resource
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -115,7 +117,7 @@ async def test_a_directory_that_is_removed_meanwhile_is_no_error(watcher: Direct
 
 
 async def test_a_few_directories_are_watched_at_a_time(watcher: DirectoryWatcher, tmp_path: Path) -> None:
-    """The inotify instances are the app's, too."""
+    """Each takes a thread."""
     event = asyncio.Event()
     with ExitStack() as stack:
         for number in range(16):
@@ -125,3 +127,20 @@ async def test_a_few_directories_are_watched_at_a_time(watcher: DirectoryWatcher
         assert stack.enter_context(watcher.watch(tmp_path / "0", frozenset({"other"}), event))
     with watcher.watch(tmp_path, NAMES, event) as is_hinted:
         assert is_hinted
+
+
+async def test_without_an_inotify_instance_there_are_no_hints_and_no_error(
+    watcher: DirectoryWatcher, tmp_path: Path
+) -> None:
+    """The system refuses one as it refuses a descriptor."""
+    free = os.dup(0)
+    os.close(free)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        with watcher.watch(tmp_path, NAMES, asyncio.Event()) as is_hinted:
+            assert not is_hinted
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    with watcher.watch(tmp_path, NAMES, asyncio.Event()) as is_hinted:
+        assert not is_hinted

@@ -1,8 +1,7 @@
 """Files by which another process asks something of this one: `walrep detach`, `walrep snapshot`.
 
 They are looked for every two seconds, or less often where that would take more than a thousandth of a core, all in one
-call, however many databases there are. A watch on each state
-directory would tell sooner, but takes a thread and one of the inotify instances, of which the app's user has 128.
+call, however many databases there are. A watch on each state directory would tell sooner, but takes a thread for each.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Hints that something in a directory appeared, vanished or was replaced.
 
 Only created, moved and deleted are asked for: the writes to a busy -wal would cost most of a core. Events are hints;
-whoever waits looks for itself, and also now and then without one. watchdog takes a thread and an inotify instance for
-each directory, and a user, who is the app's too, has 128: beyond a few directories at a time there are no hints.
+whoever waits looks for itself, and also now and then without one. watchdog takes an inotify instance, of which a user,
+who is the app's too, has 128, and a thread for each directory: beyond a few directories at a time there are no hints,
+and none where the system has no instance left.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from watchdog.events import (
     FileSystemEventHandler,
 )
 from watchdog.observers import Observer
-from watchdog.observers.api import ObservedWatch
+from watchdog.observers.api import BaseObserver, ObservedWatch
 
 __all__ = ["DirectoryWatcher", "Watcher"]
 
@@ -64,8 +65,8 @@ class DirectoryWatcher:
     """One observer for all directories, begun with the first; to be used by one event loop."""
 
     def __init__(self) -> None:
-        self._observer = Observer()
-        self._begun = False
+        self._begun: BaseObserver | None = None
+        self._is_refused = False
         self._waiting: Counter[ObservedWatch] = Counter()
         """How many wait for hints of each directory."""
 
@@ -75,15 +76,13 @@ class DirectoryWatcher:
 
         A directory that does not exist, or a machine that is out of watches, is no error: there are no hints then.
         """
-        if not directory.is_dir() or not self._has_room(directory):
+        observer = self._observer() if directory.is_dir() and self._has_room(directory) else None
+        if observer is None:
             yield False
             return
-        if not self._begun:
-            self._observer.start()
-            self._begun = True
         handler = _Handler(names, event, asyncio.get_running_loop())
         try:
-            watched = self._observer.schedule(handler, str(directory), recursive=False, event_filter=_EVENTS)
+            watched = observer.schedule(handler, str(directory), recursive=False, event_filter=_EVENTS)
         except OSError:
             yield False
             return
@@ -91,12 +90,24 @@ class DirectoryWatcher:
         try:
             yield True
         finally:
-            self._observer.remove_handler_for_watch(handler, watched)
+            observer.remove_handler_for_watch(handler, watched)
             self._waiting[watched] -= 1
             if not self._waiting[watched]:
                 # With the last who waits, the threads and the descriptor of the directory go.
                 del self._waiting[watched]
-                self._observer.unschedule(watched)
+                observer.unschedule(watched)
+
+    def _observer(self) -> BaseObserver | None:
+        """Return the observer, begun; None where the system has no inotify instance left for this user."""
+        if self._begun is None and not self._is_refused:
+            try:
+                observer = Observer()
+                observer.start()
+            except OSError:
+                self._is_refused = True
+                return None
+            self._begun = observer
+        return self._begun
 
     def _has_room(self, directory: Path) -> bool:
         watched = {watch.path for watch in self._waiting}
@@ -104,9 +115,9 @@ class DirectoryWatcher:
 
     def close(self) -> None:
         """End the observer."""
-        if self._begun:
-            self._observer.stop()
-            self._observer.join()
+        if self._begun is not None:
+            self._begun.stop()
+            self._begun.join()
 
 
 class _Handler(FileSystemEventHandler):
