@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import encode, idle, restore, s3, size, writers
+from benchmarks import days, encode, idle, restore, s3, size, writers
 from benchmarks.children import ROOT
 from benchmarks.compare import command
 from benchmarks.report import Row, machine, save, show
@@ -24,6 +24,7 @@ BENCHMARKS: dict[str, Callable[[Settings], list[Row]]] = {
     "size": size.run,
     "idle": idle.run,
     "restore": restore.run,
+    "days": days.run,
     "s3": s3.run,
 }
 
