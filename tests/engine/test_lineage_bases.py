@@ -13,7 +13,7 @@ from tests.engine.protection import App, Protection
 from tests.engine.shipment import RecordedFaults
 from walrep.core.events import Alarm, Flushed, FullRead, SnapshotWritten, TimelineBegan
 from walrep.core.target import AtTxid, Latest
-from walrep.core.units import Position, Txid, parse_bookmark
+from walrep.core.units import Checksum, Position, TimelineId, Txid, parse_bookmark
 from walrep.disk.full import load_full
 from walrep.engine.fetch import read_history
 from walrep.engine.restored import note_restored
@@ -181,6 +181,20 @@ async def test_a_restored_database_goes_on_from_its_position_with_what_differs(
     assert began.reason == f"the database was restored to {position}"
     assert small(protection)
     await check_latest(again, protection, tmp_path)
+
+
+async def test_a_restored_timeline_of_another_writer_is_older_than_the_one_that_leaves_it(
+    app: App, protection: Protection
+) -> None:
+    """Two timelines of one number, and of a copied state with one nonce, would be one to a reader."""
+    await protect(app, protection)
+    app.close()
+    note_restored(protection.settings.state_dir, Position(TimelineId("00007-00000000"), Txid(3), Checksum(1)))
+    again = App(app.path)
+    again.change()
+    began = await restart(protection)
+    assert began.timeline.startswith("00008-")
+    again.close()
 
 
 async def test_the_log_of_a_restored_database_is_not_taken_for_the_one_before(app: App, protection: Protection) -> None:

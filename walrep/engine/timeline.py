@@ -17,7 +17,8 @@ import msgspec
 from walrep.core.events import TimelineBegan
 from walrep.core.objects import SnapshotHeader, TimelineStart
 from walrep.core.snapshots import SnapshotKind, SnapshotPolicy, plan_kind
-from walrep.core.units import Checksum, Seq, Txid, make_timeline_id
+from walrep.core.state import LocalState
+from walrep.core.units import Checksum, Seq, Txid, make_timeline_id, timeline_number
 from walrep.disk.full import load_full
 from walrep.disk.outbox import OutboxItem
 from walrep.disk.spool import BASE_PART, Spool
@@ -77,7 +78,7 @@ async def _copy(
     full = await parts.runner.run(partial(load_full, path))
     header = SnapshotHeader(
         replica=state.replica,
-        timeline=make_timeline_id(state.timeline_number + 1, state.writer.nonce),
+        timeline=make_timeline_id(_number_after(state), state.writer.nonce),
         writer=state.writer,
         created_ms=parts.clock.now_ms(),
         page_size=capture.files.page_size,
@@ -110,6 +111,12 @@ async def _copy(
     base = await parts.runner.run(partial(new_base, header, spool.room))
     is_copied = await _copy_file(parts, base, abandoned, lambda: False)
     return _Copied(base, kind, why) if is_copied else None
+
+
+def _number_after(state: LocalState) -> int:
+    """Return the number of the next timeline: the one whose position was restored may be another writer's."""
+    restored = 0 if state.restored is None else timeline_number(state.restored.timeline)
+    return max(state.timeline_number, restored) + 1
 
 
 async def _copy_file(
