@@ -168,7 +168,7 @@ def test_large_segments_and_snapshots_come_in_parts(tmp_path: Path) -> None:
     assert (tmp_path / "o.db").read_bytes() == builder.states[builder.timeline, 4]
     # The list; the replica object, the opening segment, both ends of the large one and its record, which is kept;
     # three parts of the snapshot.
-    assert outcome.requests == {"list": 1, "get": 1 + 1 + 2 + 1 + 3}
+    assert outcome.requests == {"list": 1, "get": 1 + 1 + 2 + 1 + 3, "head": 1}
     assert outcome.plan.requests == 3 + 1
 
 
@@ -190,7 +190,7 @@ def test_nothing_is_downloaded_twice(tmp_path: Path) -> None:
     builder = small()
     outcome = restore_to(tmp_path / "o.db", builder.objects, AtTxid(Txid(1)))
     # Replica object, three segments, one snapshot.
-    assert outcome.requests == {"list": 1, "get": 5}
+    assert outcome.requests == {"list": 1, "get": 5, "head": 1}
     assert outcome.downloaded_bytes == sum(map(len, builder.objects.values()))
 
 
