@@ -132,6 +132,17 @@ def test_the_lock_byte_page_of_a_large_database_is_zeros(tmp_path: Path) -> None
     assert not (tmp_path / "p").exists()
 
 
+def test_a_file_that_cannot_be_removed_hides_no_error(tmp_path: Path) -> None:
+    """What fails while it is discarded comes second: the error that led there tells more."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    pages = PageFile(folder / "p", PAGE)
+    folder.rename(tmp_path / "elsewhere")
+    folder.write_bytes(b"no folder any more")
+    pages.discard()
+    assert (tmp_path / "elsewhere" / "p").exists()
+
+
 def test_a_small_cache_writes_the_same_file(tmp_path: Path) -> None:
     builder = HistoryBuilder(PAGE)
     builder.begin({pgno: page(pgno) for pgno in range(1, 300)}, 10_000)

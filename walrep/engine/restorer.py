@@ -48,7 +48,7 @@ from walrep.sqlite.target import (
     check_integrity,
     refuse_existing,
     refuse_live,
-    remove_sidecars,
+    without_sidecars,
 )
 from walrep.store.base import Store
 
@@ -370,10 +370,11 @@ def _put_in_place(pages: PageFile, output: Path, *, force: bool) -> tuple[str, .
     # What is replaced keeps its last transactions, should this be the last thing that happens.
     with suppress(NotADatabase):
         settle_database(output)
-    if remove_sidecars(output):
-        # Durably, before the rename: see remove_sidecars.
-        fsync_directory(output.parent)
-    publish(pages.path, output)
+    with without_sidecars(output, lambda: not pages.path.exists()) as had_some:
+        if had_some:
+            # Durably, before the rename: see there.
+            fsync_directory(output.parent)
+        publish(pages.path, output)
     return notices
 
 
