@@ -139,6 +139,9 @@ class Story:
             self.failures.append(event)
         elif isinstance(event, Detached):
             self.detached = event
+            if event.position is not None:
+                position = parse_bookmark(event.position)
+                self.durable.append(Durable((position.timeline, position.txid), dict(self.objects)))
 
     # -- people -----------------------------------------------------------------------------------------------------
 

@@ -236,6 +236,8 @@ class Host:
             self._forgive()
         elif kind == "detached":
             self.detached = event
+            if event["position"] is not None and not self.may_conflict:
+                ledger.note_durable(event["position"])
         elif kind == "alarm":
             stage.found.alarms[event["key"]] += 1
             if event["key"] == "timeline-ended":

@@ -109,3 +109,20 @@ def test_of_two_copies_of_one_state_neither_overwrites_what_the_other_has_stored
     assert world.hosts[1].ended[0] == "ReplicaConflict"
     assert world.hosts[0].is_protected
     assert world.finish().problems == []
+
+
+def test_a_stop_during_an_outage_calls_nothing_durable_that_only_waits(make_world: MakeWorld) -> None:
+    """What a stop says is held against the store of that moment. INV-16."""
+    world = make_world(Setup())
+    world.write(_APP, "few")
+    world.pass_time(30.0)
+    world.change_weather("down")
+    for _ in range(2):
+        world.write(_APP, "few")
+        world.pass_time(5.0)
+    world.stop(0)
+    detached = world.hosts[0].detached
+    assert detached is not None
+    assert not detached["durable"]
+    assert detached["position"] is not None
+    assert world.finish().problems == []
