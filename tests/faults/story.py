@@ -16,12 +16,17 @@ from random import Random
 
 import msgspec
 
-from tests.crash.life import BEGIN_MS, END_S, SCRIPT, AppPipe, Life, Place, Step
+from tests.crash.life import BEGIN_MS, END_S, RETENTION, SCRIPT, AppPipe, Life, Place, Step
 from tests.faults.cases import Case, CasePlan
+from walrep.core.compaction import CompactionPolicy
 from walrep.core.events import Detached, Event, Failed, Flushed, SnapshotWritten
+from walrep.core.objects import Writer
 from walrep.core.target import AtBookmark, AtTxid, Latest, Target
 from walrep.core.units import Position, Txid, parse_bookmark
+from walrep.disk.room import DiskRoom
+from walrep.engine.compactor import Compactor, Workplace
 from walrep.engine.fetch import read_history
+from walrep.engine.janitor import Janitor
 from walrep.engine.pins import keep, unkeep
 from walrep.engine.planning import Wanted
 from walrep.engine.restorer import RestoreRequest, restore
@@ -41,6 +46,7 @@ At = tuple[str, int]
 _AGAIN_S = 60.0
 _SETTLE_S = 900.0
 _PIN = "kept"
+_SOMEBODY = Writer(nonce="c" * 16, host="somebody", pid=1)
 _COMMANDS = RetryPolicy(put_deadline_s=60.0)
 """As `walrep.app` has it for a command."""
 
@@ -194,6 +200,28 @@ class Story:
         problems = "; ".join(f"{each.kind} {each.message}" for each in history.problems)
         return msgspec.structs.replace(reading, error=problems and f"problems: {problems}")
 
+    async def compact(self, reading: Reading) -> Reading:
+        """Pack what there is to pack, beside walrep."""
+        folder = self._place.folder / "compacting"
+        folder.mkdir(exist_ok=True)
+        compactor = Compactor(
+            self._asked(),
+            Workplace(folder, folder, DiskRoom(folder, 0)),
+            clock=self.clock,
+            runner=InlineRunner(),
+            writer=_SOMEBODY,
+            policy=CompactionPolicy(),
+        )
+        await compactor.load()
+        await compactor.run(None)
+        return reading
+
+    async def prune(self, reading: Reading) -> Reading:
+        """Delete what retention does not keep, beside walrep."""
+        janitor = Janitor(self._asked(), clock=self.clock, runner=InlineRunner(), writer=_SOMEBODY)
+        await janitor.run({}, RETENTION, yes=True)
+        return reading
+
     async def unkeep(self, reading: Reading) -> Reading:
         """Let go what is kept."""
         if self.kept is not None:
@@ -210,17 +238,25 @@ _PEOPLE: dict[str, Callable[[Story, Reading], Awaitable[Reading]]] = {
     "kept": Story.kept_one,
     "list": Story.list,
     "unkeep": Story.unkeep,
+    "compact": Story.compact,
+    "prune": Story.prune,
 }
 _ACT_1 = ((1300.0, "keep"), (1350.0, "latest"), (1400.0, "some"), (1700.0, "list"), (1800.0, "latest"))
 _ACT_2 = (
     (2405.0, "latest"),
     (2410.0, "some"),
     (3900.0, "latest"),
+    (4100.0, "compact"),
     (6700.0, "some"),
+    (45_000.0, "kept"),
+    (50_000.0, "unkeep"),
     (80_100.0, "latest"),
-    (86_500.0, "kept"),
+    (86_500.0, "keep"),
     (86_600.0, "list"),
     (88_000.0, "some"),
-    (88_950.0, "unkeep"),
+    # Walrep itself prunes at midnight, which is a second before.
+    (88_801.0, "prune"),
+    (88_810.0, "compact"),
+    (89_000.0, "kept"),
     (89_050.0, "latest"),
 )
