@@ -9,12 +9,14 @@ import pytest
 
 from walrep.core.census import next_segment
 from walrep.core.names import segment_key
+from walrep.core.state import STATE_FORMAT, LocalState
 from walrep.core.target import AtBookmark, AtTime, AtTxid, Latest, Target, depends_on_end
-from walrep.core.units import Checksum, Position, Txid
+from walrep.core.units import Checksum, Position, Seq, Txid
+from walrep.engine.lineage import check_store
 from walrep.engine.pins import keep
 from walrep.engine.planning import Wanted
 from walrep.engine.restorer import RestoreRequest
-from walrep.errors import AccessDenied, StoreUnavailable
+from walrep.errors import AccessDenied, ReplicaConflict, StoreUnavailable
 from walrep.runner import InlineRunner
 from walrep.store.base import ObjectInfo
 from walrep.store.memory import MemoryStore
@@ -103,6 +105,23 @@ def test_what_is_newest_is_not_kept_by_a_listing_that_lacks_it() -> None:
     with pytest.raises(StoreUnavailable, match="does not list"):
         clock.run(keep(store, "name", Wanted(), clock=clock, runner=InlineRunner()))
     assert not [key for key in store.objects if key.startswith("pins/")]
+
+
+async def test_a_start_waits_for_a_listing_that_lacks_what_was_acknowledged() -> None:
+    """What is listed too late is not lost: nobody has to begin anew for it."""
+    builder = builder_of(4)
+    state = LocalState(
+        format=STATE_FORMAT, replica="r", url="memory:", writer=builder.writer, next_seq=Seq(6), first_seq=Seq(1)
+    )
+    store = LaggingStore(builder, listings=1, missing=1)
+    with pytest.raises(StoreUnavailable, match="does not list") as caught:
+        await check_store(store, state, [])
+    assert caught.value.detail == segment_key(5)
+    assert caught.value.transient
+    assert await check_store(store, state, []) == []
+    del store.objects[segment_key(5)]
+    with pytest.raises(ReplicaConflict, match="segment 5 is missing"):
+        await check_store(store, state, [])
 
 
 def test_the_next_segment_has_the_next_number_and_the_nonce_of_the_last() -> None:

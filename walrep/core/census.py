@@ -30,8 +30,19 @@ from walrep.core.names import (
 from walrep.core.objects import PackFooter
 from walrep.core.pack import pack_name
 from walrep.core.units import Seq, SeqRange, TimelineId
+from walrep.errors import StoreUnavailable
 
-__all__ = ["Census", "Parts", "Problem", "ProblemKind", "Snapshot", "next_segment", "segments_to_read", "take_census"]
+__all__ = [
+    "Census",
+    "Parts",
+    "Problem",
+    "ProblemKind",
+    "Snapshot",
+    "listing_lags",
+    "next_segment",
+    "segments_to_read",
+    "take_census",
+]
 
 ProblemKind = Literal[
     "unknown-key",
@@ -190,6 +201,15 @@ def next_segment(keys: Iterable[str]) -> tuple[str, str]:
         return "", segment_key(Seq(1))
     name, key = last
     return key, segment_key(Seq(name.seq + 1), name.nonce)
+
+
+def listing_lags(key: str) -> StoreUnavailable:
+    """Return the error for an object that is there, and that a listing lacks. INV-33."""
+    return StoreUnavailable(
+        "the store does not list an object that is there",
+        detail=key,
+        hint="its listings lag behind, so that what is newest is not known: try again later, or restore a bookmark",
+    )
 
 
 def take_census(

@@ -13,7 +13,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
-from walrep.core.census import next_segment, segments_to_read
+from walrep.core.census import listing_lags, next_segment, segments_to_read
 from walrep.core.chunk import Commit
 from walrep.core.history import Damage, History, Pack, Segment, SegmentEnds, Snapshot, build_history
 from walrep.core.index import PackIndex
@@ -37,7 +37,7 @@ from walrep.engine.ends import (
 )
 from walrep.engine.inflight import each_in_order
 from walrep.engine.partcache import Part, PartCache
-from walrep.errors import AccessDenied, CorruptObject, ObjectNotFound, StoreUnavailable
+from walrep.errors import AccessDenied, CorruptObject, ObjectNotFound
 from walrep.runner import Runner
 from walrep.store.base import Store
 
@@ -156,11 +156,7 @@ class ReplicaReader:
         # A writer that is at work is no reason to wait; a listing that still lacks it is.
         end = await self._list(SEGMENTS_PREFIX, last)
         if following not in end:
-            raise StoreUnavailable(
-                "the store does not list an object that is there",
-                detail=following,
-                hint="its listings lag behind, and what is newest is not known: try again later, or name a bookmark",
-            )
+            raise listing_lags(following)
         return end
 
     async def _prune_records(self, sizes: Mapping[str, int]) -> list[PruneRecord | Damage]:

@@ -11,6 +11,7 @@ import msgspec
 
 from walrep import __version__
 from walrep.clock import Clock
+from walrep.core.census import listing_lags
 from walrep.core.lineage import (
     Claim,
     Rivalry,
@@ -173,6 +174,7 @@ async def check_store(store: Store, state: LocalState, waiting: list[Seq]) -> li
 
     Raises:
         ReplicaConflict: another writer has taken over, or the store has lost what it had acknowledged.
+        StoreUnavailable: the store lists less than it has.
 
     """
     return await _with_fresh_listing(partial(_check_store, store, state, waiting))
@@ -183,6 +185,9 @@ async def _check_store(store: Store, state: LocalState, waiting: list[Seq]) -> l
     if durable < state.first_seq:
         durable = Seq(0)
     listed = [name async for name in _names_after(store, max(durable, state.first_seq) - 1)]
+    ours = SegmentName(durable, state.segment_nonce())
+    if durable and ours not in listed and await _is_there(store, ours):
+        raise listing_lags(segment_key(durable, ours.nonce))
     foreign = check_sequence(listed, durable=durable, outbox=waiting, nonce=state.segment_nonce()).foreign
     if not state.creates_only:
         # A rival's first segment may have a lower number than the newest of this one's.
@@ -250,6 +255,14 @@ async def _names_after(store: Store, seq: int) -> AsyncIterator[SegmentName]:
         name = parse_segment_name(info.key)
         if name is not None and name.seq > seq:
             yield name
+
+
+async def _is_there(store: Store, name: SegmentName) -> bool:
+    try:
+        await store.head(segment_key(name.seq, name.nonce))
+    except ObjectNotFound:
+        return False
+    return True
 
 
 async def _header(store: Store, name: SegmentName) -> SegmentHeader:
