@@ -29,7 +29,7 @@ from urllib.parse import quote
 import apsw
 
 from walrep.core.units import LOCK_BYTE
-from walrep.disk.atomic import temporary_path
+from walrep.disk.atomic import fsync_directory, temporary_path
 from walrep.errors import RestoreMismatch, SpoolError, TargetExists
 
 __all__ = [
@@ -177,6 +177,9 @@ def _put_back(aside: dict[Path, Path], error: BaseException) -> None:
                 detail=f"{away}: {failed.strerror}, after {error}",
                 hint=f"before anything opens the database, rename it to {each.name}",
             ) from error
+        with suppress(OSError):
+            # A disk that fails has failed already: what led here is told.
+            fsync_directory(each.parent)
 
 
 def check_integrity(path: Path, check: Check) -> tuple[str, ...]:
