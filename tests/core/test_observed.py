@@ -143,6 +143,17 @@ def test_how_well_the_base_compresses() -> None:
     assert workload.lz4_ratio == pytest.approx(workload.zstd_ratio * typical.lz4_ratio / typical.zstd_ratio)
 
 
+def test_a_snapshot_within_a_pack_tells_nothing_of_compression() -> None:
+    """What begins the pack is the size before, not the one at the snapshot."""
+    app = App()
+    keys = [app.segment(moment) for moment in every(MINUTE, 0, HOUR)]
+    before = app.observe().workload.zstd_ratio
+    app.builder.snapshot(T0 + 2 * HOUR)
+    keys += [app.segment(moment) for moment in every(MINUTE, 3 * HOUR, 4 * HOUR)]
+    app.builder.pack(keys)
+    assert app.observe().workload.zstd_ratio == before
+
+
 def test_without_a_snapshot_compression_is_taken_as_typical() -> None:
     app = App()
     for moment in every(MINUTE, 0, HOUR):
