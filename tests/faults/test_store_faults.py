@@ -62,6 +62,18 @@ def test_whatever_the_store_does_every_promise_is_kept(undisturbed: Report) -> N
     check(sample_of(cases_of(undisturbed.requests), SEED, SAMPLE))
 
 
+FOUND = {
+    "any-48:stale:thrice": "the newest transaction was an older one, since a listing lagged behind",
+    "get-segments-1:short:long": "of segments that a record called gone a pack was made, which rested on nothing",
+    "put-snapshots-1:throttled:long": "a timeline was called durable with its opening, before its base was stored",
+}
+
+
+@pytest.mark.parametrize("case", FOUND)
+def test_what_was_found_once_stays_away(case: str) -> None:
+    assert run_case(case).problems == [], FOUND[case]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_whatever_the_store_does_at_more_moments(undisturbed: Report) -> None:

@@ -199,7 +199,9 @@ class Shipper:
         else:
             header, footer = await self._parts.runner.run(lambda: segment_ends(item.path))
             await self._put_segment(item, header)
-            self.durable = Position(header.timeline, footer.txid_after, Checksum(footer.checksum_after))
+            if header.start is None:
+                # What opens a timeline is nothing to restore before its base is stored, which comes next.
+                self.durable = Position(header.timeline, footer.txid_after, Checksum(footer.checksum_after))
             self._report_flush(item, header, footer)
             if self.stored is not None:
                 self.stored(segment_key(item.seq, self._spool.state.segment_nonce()), header, footer, item.size_bytes)
