@@ -94,3 +94,12 @@ def test_a_time_of_a_timeline_that_is_unreadable_whole_is_not_older_data() -> No
         assert "--timeline 00001-a1b2c3d4" in caught.value.hint
     assert plan(builder, AtTime(15_999), nearest_before=True).position.txid == 5
     assert plan(builder, AtTime(30_500)).position.timeline == builder.timeline
+
+
+def test_where_the_first_timeline_has_no_snapshot_yet_there_is_nothing_else_to_name() -> None:
+    builder = HistoryBuilder(512)
+    builder.begin({1: page(7)}, 17_000, base=False)
+    add(builder, steady(20_000))
+    with pytest.raises(TargetNotFound) as caught:
+        plan(builder, Latest())
+    assert caught.value.hint == "wait until its first snapshot is stored"

@@ -266,15 +266,6 @@ def test_latest_and_a_transaction_mean_the_newest_timeline_and_another_one_is_na
         plan(builder, Latest(), timeline="3")
 
 
-def test_where_the_first_timeline_has_no_snapshot_yet_there_is_nothing_else_to_name() -> None:
-    builder = HistoryBuilder(PAGE)
-    builder.begin({1: page(7)}, 17_000, base=False)
-    add(builder, steady(20_000))
-    with pytest.raises(TargetNotFound) as caught:
-        plan(builder, Latest())
-    assert caught.value.hint == "wait until its first snapshot is stored"
-
-
 def test_latest_is_never_older_data_because_the_newest_timeline_has_no_snapshot_yet() -> None:
     builder = plain()
     first = builder.timeline

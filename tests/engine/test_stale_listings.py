@@ -124,6 +124,26 @@ async def test_a_start_waits_for_a_listing_that_lacks_what_was_acknowledged() ->
         await check_store(store, state, [])
 
 
+@pytest.mark.parametrize("becomes", ["packed", "lost"])
+async def test_what_was_packed_behind_a_segment_of_which_the_answer_was_lost_is_not_lost(becomes: str) -> None:
+    """Segment 5 is stored, but its writer does not know; so segment 4 was the newest only for the writer. INV-24."""
+    builder = builder_of(4)
+    if becomes == "packed":
+        builder.pack(builder.packable()[:3])
+    else:
+        del builder.objects[segment_key(4)]
+    assert segment_key(4) not in builder.objects
+    state = LocalState(
+        format=STATE_FORMAT, replica="r", url="memory:", writer=builder.writer, next_seq=Seq(6), first_seq=Seq(1)
+    )
+    store = memory_store(builder.objects)
+    if becomes == "packed":
+        assert await check_store(store, state, [Seq(5)]) == []
+    else:
+        with pytest.raises(ReplicaConflict, match="segment 4 is missing"):
+            await check_store(store, state, [Seq(5)])
+
+
 def test_the_next_segment_has_the_next_number_and_the_nonce_of_the_last() -> None:
     nonce = "0123456789abcdef"
     assert next_segment([]) == ("", FIRST)

@@ -65,6 +65,7 @@ def test_whatever_the_store_does_every_promise_is_kept(undisturbed: Report) -> N
 FOUND = {
     "any-48:stale:thrice": "the newest transaction was an older one, since a listing lagged behind",
     "get-segments-1:short:long": "of segments that a record called gone a pack was made, which rested on nothing",
+    "list-segments-3:failed:long": "what was packed before a segment that was stored unknown was called lost",
     "put-snapshots-1:throttled:long": "a timeline was called durable with its opening, before its base was stored",
 }
 
