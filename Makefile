@@ -6,7 +6,7 @@ READY := .venv/.ready
 PATHS := $(wildcard walrep tests benchmarks)
 
 .DEFAULT_GOAL := help
-.PHONY: help check test test-servers lint fast demo demo-s3 servers bench bench-quick month soak crash engines coverage mutants format clean
+.PHONY: help check test test-servers lint fast demo demo-s3 servers bench bench-quick month soak crash faults engines coverage mutants format clean
 
 help:  ## Show this list
 	@grep -E '^[a-z0-9-]+:.*##' Makefile | sed -E 's/^([a-z0-9-]+):[^#]*## */\1\t/' | expand -t 12
@@ -61,6 +61,9 @@ soak: $(READY)  ## The long runs, hours of them; results as JSON in soak-results
 
 crash: $(READY)  ## A kill, a power cut, a failing disk at every call that changes something: some 2000 short lives
 	$(BIN)/python -m tests.crash
+
+faults: $(READY)  ## A store that fails in every way at every request: some 2300 short lives
+	$(BIN)/python -m tests.faults
 
 engines: $(READY)  ## The app on 13 older releases of SQLite, 3.40 to 3.53, from PyPI into .venv-engines/
 	$(BIN)/python -m tests.hostile.engines

@@ -13,7 +13,7 @@ from walrep.config import (
     load_settings,
     settings_from_pairs,
 )
-from walrep.core.amounts import parse_duration_s, parse_rate_bytes_per_s, parse_size_bytes
+from walrep.core.amounts import parse_rate_bytes_per_s
 from walrep.core.budget import BudgetPolicy
 from walrep.core.flush import FlushPolicy
 from walrep.engine.settings import DatabaseSettings, ReplicateSettings, SpoolLimits, default_state_dir
@@ -275,25 +275,9 @@ def test_pairs_that_are_not_understood_are_refused(pairs: list[str], text: str) 
         settings_from_pairs(pairs, NOTHING_SAID, ENVIRONMENT)
 
 
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [("10s", 10), ("15m", 900), ("1h", 3600), ("1d", 86400), ("1.5s", 1.5), ("250ms", 0.25), ("2 m", 120), (7, 7)],
-)
-def test_durations(text: object, seconds: float) -> None:
-    assert parse_duration_s(text) == pytest.approx(seconds)
-
-
 @pytest.mark.parametrize(("text", "rate"), [("2MiB/s", 2 << 20), ("500kB/s", 500_000), ("1GB", 10**9), (7, 7)])
 def test_rates(load: Load, text: object, rate: int) -> None:
     assert parse_rate_bytes_per_s(text) == rate
     written = f'"{text}"' if isinstance(text, str) else text
     assert load(f"limit-upload = {written}\n{ONE}").upload_bytes_per_s == rate
     assert load(f"limit-upload = {written}\n{ONE}", Overrides(upload_bytes_per_s=5)).upload_bytes_per_s == 5
-
-
-@pytest.mark.parametrize(
-    ("text", "size"),
-    [("64MiB", 64 << 20), ("1GiB", 1 << 30), ("1 kB", 1000), ("2GB", 2 * 10**9), ("0.5KiB", 512), ("9B", 9), (5, 5)],
-)
-def test_sizes(text: object, size: int) -> None:
-    assert parse_size_bytes(text) == size

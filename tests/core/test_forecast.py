@@ -378,6 +378,7 @@ def test_a_workload_that_cannot_be_is_refused(wrong: dict[str, float]) -> None:
     [
         {"flush": FlushPolicy(rpo_s=0.0)},
         {"compaction": CompactionPolicy(spans_ms=(0, 1))},
+        {"compaction": CompactionPolicy(pack_bytes_max=0)},
         {"rival_check_s": 0.0},
     ],
 )

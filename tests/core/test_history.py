@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from walrep.core.coverage import find_ranges
 from walrep.core.history import Damage, History, SegmentEnds, Timeline, build_history
 from walrep.core.names import segment_key, snapshot_key
 from walrep.core.units import Checksum, Position, Txid
@@ -118,6 +119,36 @@ def test_a_segment_of_another_replica_is_not_used() -> None:
     assert kinds(history) == ["foreign-segment"]
     assert history.unreadable == (6,)
     assert ranges(history.timelines[0]) == [(0, 8)]
+
+
+@pytest.mark.parametrize(("seq", "txid_after"), [(5, 3), (1, 1)])
+def test_a_segment_whose_ends_contradict_each_other_is_damaged(seq: int, txid_after: int) -> None:
+    """It would end before it begins, or open a timeline with transactions."""
+    builder = build()
+    ends = {
+        link.key: SegmentEnds(link.header, link.footer) for link in history_of(builder.objects).timelines[0].segments
+    }
+    key = segment_key(seq)
+    footer = msgspec.structs.replace(ends[key].footer, txid_after=Txid(txid_after))
+    ends[key] = SegmentEnds(ends[key].header, footer)
+    sizes = {key: len(data) for key, data in builder.objects.items()}
+    history = build_history(sizes, ends, builder.replica)
+    assert "contradict each other" in next(each.message for each in history.problems if each.kind == "damaged-segment")
+    assert history.unreadable == (seq,)
+
+
+def test_a_range_goes_on_where_a_later_snapshot_leads_further() -> None:
+    """Behind a hole in what leads up to a snapshot, it is the snapshot that the range goes on from."""
+    builder = build()
+    builder.snapshot(11_000)
+    builder.commit([(1, page(9))], 2, 12_000)
+    builder.seal()
+    base, later = history_of(builder.objects).timelines[0].coverages
+    shorter = msgspec.structs.replace(base, links=base.links[:-1])
+    found = find_ranges([later, shorter])
+    assert [(each.first_txid, each.last_txid, each.first_seen_ms, each.last_seen_ms) for each in found] == [
+        (0, 9, 1000, 12_000)
+    ]
 
 
 def test_a_segment_under_the_wrong_key_is_damaged() -> None:

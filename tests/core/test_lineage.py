@@ -177,3 +177,8 @@ def test_the_one_that_was_shut_out_learns_by_whom_and_when() -> None:
 def test_a_store_that_lost_what_it_acknowledged_is_refused(listed: list[int]) -> None:
     with pytest.raises(ReplicaConflict, match="segment 4 is missing"):
         check_sequence(names(listed), durable=Seq(4), outbox=[Seq(5)], nonce="")
+
+
+def test_one_before_a_segment_that_was_stored_unknown_may_be_in_a_pack() -> None:
+    """Whether the one behind it is another writer's, its PUT tells."""
+    assert check_sequence(names([5]), durable=Seq(4), outbox=[Seq(5)], nonce="", replaced=True).foreign is None

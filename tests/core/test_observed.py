@@ -155,6 +155,17 @@ def test_a_differential_base_says_nothing_about_that() -> None:
     assert app.observe().workload.zstd_ratio > 0.9
 
 
+def test_a_snapshot_within_a_pack_tells_nothing_of_compression() -> None:
+    """What begins the pack is the size before, not the one at the snapshot."""
+    app = App()
+    keys = [app.segment(moment) for moment in every(MINUTE, 0, HOUR)]
+    before = app.observe().workload.zstd_ratio
+    app.builder.snapshot(T0 + 2 * HOUR)
+    keys += [app.segment(moment) for moment in every(MINUTE, 3 * HOUR, 4 * HOUR)]
+    app.builder.pack(keys)
+    assert app.observe().workload.zstd_ratio == before
+
+
 def test_without_a_snapshot_compression_is_taken_as_typical() -> None:
     app = App()
     for moment in every(MINUTE, 0, HOUR):

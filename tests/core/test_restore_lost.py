@@ -74,3 +74,32 @@ def test_a_time_of_a_timeline_of_which_nothing_is_left_is_not_older_data(nearest
         plan(builder, AtTime(20_500), timeline="1")
     assert "--txid 6" in caught.value.hint
     assert plan(builder, AtTxid(Txid(6)), timeline="1").position.txid == 6
+
+
+def test_a_time_of_a_timeline_that_is_unreadable_whole_is_not_older_data() -> None:
+    """Its numbers are there, so that the timeline before ends where it ends; that is not what stood later."""
+    builder = left()
+    second = builder.timeline
+    builder.begin({1: page(8)}, 30_000, parent=builder.positions[second, 2], looked_ms=29_990)
+    add(builder, steady(31_000))
+    for key in [key for key in builder.objects if second in key]:
+        del builder.objects[key]
+    for number in (5, 6):
+        builder.objects[segment_key(number)] = b"damaged"
+    history = history_of(builder.objects)
+    assert [(each.number, each.tail_missing) for each in history.timelines] == [(1, False), (3, False)]
+    for ms in (16_000, 17_500, 20_500, 29_995):
+        with pytest.raises(TargetNotFound, match="what was between timelines") as caught:
+            plan(builder, AtTime(ms), nearest_before=True)
+        assert "--timeline 00001-a1b2c3d4" in caught.value.hint
+    assert plan(builder, AtTime(15_999), nearest_before=True).position.txid == 5
+    assert plan(builder, AtTime(30_500)).position.timeline == builder.timeline
+
+
+def test_where_the_first_timeline_has_no_snapshot_yet_there_is_nothing_else_to_name() -> None:
+    builder = HistoryBuilder(512)
+    builder.begin({1: page(7)}, 17_000, base=False)
+    add(builder, steady(20_000))
+    with pytest.raises(TargetNotFound) as caught:
+        plan(builder, Latest())
+    assert caught.value.hint == "wait until its first snapshot is stored"

@@ -154,3 +154,7 @@ def test_any_text_is_a_time_or_a_usage_error(text: str) -> None:
 )
 def test_a_duration_is_written_for_people(duration_ms: int, text: str) -> None:
     assert format_duration(duration_ms) == text
+
+
+def test_a_time_that_no_calendar_has_is_shown_as_a_number() -> None:
+    assert format_time(1 << 62) == f"{1 << 62} ms since 1970"

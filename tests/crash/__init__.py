@@ -1,6 +1,6 @@
 """Crash points, power loss and disk faults: one short life of walrep, ended or disturbed at each call in turn.
 
-    python -m tests.crash                  # `make crash`: every point, both workers, a few minutes
+    python -m tests.crash                  # `make crash`: every point, both workers, half an hour
     python -m tests.crash --case kill:137:goes-on:0
 
 A *life* (`tests.crash.life`) is the real engine with a folder store, in virtual time and in one process, so that the

@@ -13,24 +13,22 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from random import Random
 
 import msgspec
 
-from tests.crash.life import BEGIN_MS, AppPipe, Life, Place
+from tests.crash.life import BEGIN_MS, Life, Place, running
 from tests.crash.points import Points, Strike
 from tests.crash.power import SyncedDisk, cut_power, cut_wal
-from tests.crash.running import ROOT, Report
+from tests.crash.running import Report
 from tests.crash.verify import read_told, verify
 from walrep.disk.log import HEADER_BYTES
 from walrep.errors import WalrepError
+from walrep.testing.clock import SimClock
 
 __all__ = ["Case", "parse_case", "run_case"]
 
@@ -77,31 +75,6 @@ def run_case(case: Case, folder: Path, points: Points) -> Report:
     return report
 
 
-class _App:
-    """The app's process."""
-
-    def __init__(self, place: Place) -> None:
-        self._place = place
-        self.start()
-
-    def start(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.crash.app", self._place.database, self._place.images],
-            cwd=ROOT,
-            bufsize=0,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self.pipe = AppPipe(self._process.stdin.fileno(), self._process.stdout.fileno())
-        assert self.pipe.answer() == "ready"
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.communicate()
-
-
 class _Run:
     def __init__(self, case: Case, place: Place, points: Points) -> None:
         self.case, self.place, self._points = case, place, points
@@ -112,7 +85,7 @@ class _Run:
         self._began_before = False
 
     def go(self) -> None:
-        with _running(self.place) as app:
+        with running(self.place) as app:
             self._app = app
             end = self._live(1, BEGIN_MS, self._strike())
             if end not in {_KILLED, _DONE, _REFUSED}:
@@ -164,7 +137,9 @@ class _Run:
         place, points = self.place, self._points
         steps_done = sum(each.event == "Step" for each in read_told(place))
         try:
-            life = Life(place, self._app.pipe, points, number=number, begin_ms=begin_ms)
+            clock = SimClock(begin_ms)
+            points.now_ms = clock.now_ms
+            life = Life(place, clock, number=number)
             if self.case.kind == "power" and number == 1:
                 synced = SyncedDisk(place.folder / "synced")
                 # What walrep does not make was there, durably.
@@ -172,7 +147,7 @@ class _Run:
                 points.synced, points.rested = synced.note, partial(synced.settle, place.disk)
             trace = place.trace if number == 1 else place.trace.with_suffix(".again")
             points.begin(place.disk, trace, strike)
-            life.run(steps_done)
+            life.run(self._app.pipe, steps_done)
         except WalrepError as error:
             (place.folder / f"refused-{number}").write_text(f"{error}\n{error.hint}\n{traceback.format_exc()}")
             return _REFUSED
@@ -253,12 +228,3 @@ class _Run:
 
     def _note(self, problems: list[str], prefix: str) -> None:
         self.problems += [prefix + each for each in problems]
-
-
-@contextmanager
-def _running(place: Place) -> Iterator[_App]:
-    app = _App(place)
-    try:
-        yield app
-    finally:
-        app.kill()

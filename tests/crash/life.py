@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 
 import msgspec
 
-from tests.crash.points import Points
+from tests.crash.running import ROOT
 from walrep.core.checkpoint import CapturePolicy
 from walrep.core.events import Event
 from walrep.core.objects import Writer
@@ -26,6 +29,7 @@ from walrep.engine.settings import DatabaseSettings, ReplicateSettings
 from walrep.engine.supervisor import Supervisor
 from walrep.errors import WalrepError
 from walrep.runner import InlineRunner
+from walrep.store.base import Store
 from walrep.store.local import LocalStore
 from walrep.store.observe import RequestCounts
 from walrep.store.retry import RetryingStore, RetryPolicy
@@ -33,7 +37,19 @@ from walrep.store.url import FileUrl, StoreUrl
 from walrep.testing.clock import SimClock
 from walrep.testing.virtual import VirtualWorkers
 
-__all__ = ["BEGIN_MS", "END_S", "RETENTION", "SCRIPT", "AppPipe", "Life", "Place", "Step", "Told"]
+__all__ = [
+    "BEGIN_MS",
+    "END_S",
+    "RETENTION",
+    "SCRIPT",
+    "AppPipe",
+    "AppProcess",
+    "Life",
+    "Place",
+    "Step",
+    "Told",
+    "running",
+]
 
 BEGIN_MS = 1_795_044_000_000
 """20 November 2026, 23:20 UTC."""
@@ -148,18 +164,66 @@ class AppPipe:
         return line.decode().strip()
 
 
-class Life:
-    """The life of one process; `steps_done` of the script happened in lives before."""
+class AppProcess:
+    """The app's process."""
 
-    def __init__(self, place: Place, app: AppPipe, points: Points, *, number: int, begin_ms: int) -> None:
-        self.place, self.clock = place, SimClock(begin_ms)
-        self._app, self._number = app, number
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self.start()
+
+    def start(self) -> None:
+        """Start it."""
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.crash.app", self._place.database, self._place.images],
+            cwd=ROOT,
+            bufsize=0,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self.pipe = AppPipe(self._process.stdin.fileno(), self._process.stdout.fileno())
+        assert self.pipe.answer() == "ready"
+
+    def kill(self) -> None:
+        """End it, as it stands."""
+        self._process.kill()
+        self._process.communicate()
+
+
+@contextmanager
+def running(place: Place) -> Iterator[AppProcess]:
+    """Have the app run."""
+    app = AppProcess(place)
+    try:
+        yield app
+    finally:
+        app.kill()
+
+
+class Life:
+    """The life of one process; `steps_done` of the script happened in lives before.
+
+    `new_store` gives the replica's store; a folder, where it is not said. `heard` is called with every event.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        clock: SimClock,
+        *,
+        number: int,
+        new_store: Callable[[], Store] | None = None,
+        heard: Callable[[Event], object] = lambda _event: None,
+    ) -> None:
+        self.place, self.clock, self.number = place, clock, number
         self._workers = VirtualWorkers(_PACE)
         self._told = os.open(place.told, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self._dice = Random(number)
-        points.now_ms = self.clock.now_ms
+        self._new_store = new_store or (lambda: LocalStore(place.store, InlineRunner(), clock))
+        self._heard = heard
 
-    def run(self, steps_done: int) -> None:
+    def run(self, app: AppPipe, steps_done: int) -> None:
         """Live to the end of the script.
 
         Raises:
@@ -167,27 +231,33 @@ class Life:
 
         """
         try:
-            self.clock.run(self._run(steps_done))
+            self.clock.run(self._run(app, steps_done))
         except BaseExceptionGroup as group:
             raise _first(group) from group
 
-    async def _run(self, steps_done: int) -> None:
+    async def _run(self, app: AppPipe, steps_done: int) -> None:
         stop = asyncio.Event()
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._supervisor().run(stop))
+            group.create_task(self.supervisor().run(stop))
             for number, step in enumerate(SCRIPT[steps_done:], steps_done):
-                await self._until(step.at_s)
-                self._app.ask(step.what, number, *(() if step.count is None else (step.count,)))
-                self._write("Step", {"number": number})
-                self._workers.notice()
-            await self._until(END_S)
+                await self.until(step.at_s)
+                self.do(app, number, step)
+            await self.until(END_S)
             stop.set()
 
-    async def _until(self, at_s: float) -> None:
+    def do(self, app: AppPipe, number: int, step: Step) -> None:
+        """Have the app do a step, and walrep look at it."""
+        app.ask(step.what, number, *(() if step.count is None else (step.count,)))
+        self._write("Step", {"number": number})
+        self._workers.notice()
+
+    async def until(self, at_s: float) -> None:
+        """Wait until it is so late in the script."""
         # What is overdue after a time without walrep happens soon.
         await self.clock.sleep(max(5.0, at_s - (self.clock.now_ms() - BEGIN_MS) / 1000))
 
-    def _supervisor(self) -> Supervisor:
+    def supervisor(self) -> Supervisor:
+        """Return what protects the database."""
         place = self.place
         database = DatabaseSettings(
             path=place.database,
@@ -206,21 +276,21 @@ class Life:
             open_store=self._open_store,
             clock=self.clock,
             report=self._report,
-            new_writer=lambda: Writer(nonce=self._dice.randbytes(8).hex(), host="crash", pid=self._number),
+            new_writer=lambda: Writer(nonce=self._dice.randbytes(8).hex(), host="crash", pid=self.number),
             start_workers=self._workers.start,
         )
 
     def _open_store(self, _url: StoreUrl, notify: Callable[[WalrepError, float], None]) -> OpenedStore:
-        local = LocalStore(self.place.store, InlineRunner(), self.clock)
-        retrying = RetryingStore(local, self.clock, RetryPolicy(mend_delay_s=30.0), self._dice, notify)
+        retrying = RetryingStore(self._new_store(), self.clock, RetryPolicy(mend_delay_s=30.0), self._dice, notify)
         return OpenedStore(store=retrying, upload_p95_s=lambda: 0.0, counts=RequestCounts)
 
     def _report(self, event: Event) -> None:
         facts = {name: getattr(event, name) for name in event.__struct_fields__ if name != "database"}
         self._write(type(event).__name__, facts)
+        self._heard(event)
 
     def _write(self, event: str, facts: dict[str, object]) -> None:
-        told = Told(self._number, self.clock.now_ms(), event, facts)
+        told = Told(self.number, self.clock.now_ms(), event, facts)
         os.write(self._told, msgspec.json.encode(told) + b"\n")
 
 

@@ -25,7 +25,7 @@ __all__ = ["Points", "Strike", "install"]
 
 StrikeKind = Literal["none", "kill", "ENOSPC", "EIO"]
 
-_CHANGING = frozenset({"create", "write", "fsync", "rename", "link", "mkdir"})
+_CHANGING = frozenset({"create", "write", "truncate", "fsync", "rename", "link", "mkdir"})
 _REST_MS = 60_000
 _FILLING = frozenset({"create", "write", "mkdir", "link"})
 _SQLITE = frozenset({"begin", "begin immediate", "rollback"})
@@ -55,9 +55,15 @@ class Points:
         self._trace: int | None = None
 
     def begin(self, root: Path, trace: Path, strike: Strike) -> None:
-        """Count from now on."""
-        self.root, self._strike = str(root), strike
+        """Count from now on, from 1."""
+        self.root, self._strike, self._number, self._struck_ms = str(root), strike, 0, None
         self._trace = _REAL.open(trace, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+    def end(self) -> None:
+        """Count no more."""
+        if self._trace is not None:
+            _REAL.close(self._trace)
+        self._trace = None
 
     def covers(self, path: str | os.PathLike[str]) -> bool:
         """Say whether a path is below the folder, while it is counted."""

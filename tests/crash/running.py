@@ -20,7 +20,7 @@ KINDS = ("kill", "power", "disk")
 UNDISTURBED = "kill:0:stays:0"
 """A life that nothing happens to: its report tells all calls."""
 
-_CHANGING = frozenset({"create", "write", "fsync", "rename", "link", "mkdir"})
+_CHANGING = frozenset({"create", "write", "truncate", "fsync", "rename", "link", "mkdir"})
 _VARIANTS = ("synced", "names", "mixed")
 _DISKS = ("ENOSPC:{}:0", "EIO:{}:0", "ENOSPC:{}:900", "EIO:{}:900")
 

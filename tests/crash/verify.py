@@ -16,6 +16,7 @@ from walrep.engine.fetch import read_history
 from walrep.engine.restorer import RestoreRequest, restore
 from walrep.errors import WalrepError
 from walrep.runner import InlineRunner
+from walrep.store.base import Store
 from walrep.store.local import LocalStore
 from walrep.testing.clock import SimClock
 
@@ -51,19 +52,22 @@ def durable_positions(told: Sequence[Told]) -> dict[At, int]:
     return durable
 
 
-def verify(place: Place, *, now_ms: int, sample: int | None = None, newest: str | None = None) -> Verdict:
+def verify(
+    place: Place, *, now_ms: int, sample: int | None = None, newest: str | None = None, store: Store | None = None
+) -> Verdict:
     """Restore what there is, or a sample and the newest of it, and compare it with what the app had.
 
-    `newest`: the digest that the newest position has to have, and nothing may lie about that is not needed.
+    `newest`: the digest that the newest position has to have, and nothing may lie about that is not needed. `store`: of
+    the replica, where that is not the folder.
     """
-    return SimClock(now_ms).run(_Verifier(place, now_ms).run(sample, newest))
+    return SimClock(now_ms).run(_Verifier(place, now_ms, store).run(sample, newest))
 
 
 class _Verifier:
-    def __init__(self, place: Place, now_ms: int) -> None:
+    def __init__(self, place: Place, now_ms: int, store: Store | None) -> None:
         self._place, self._now_ms = place, now_ms
         self._clock = SimClock(now_ms)
-        self._store = LocalStore(place.store, InlineRunner(), self._clock)
+        self._store = store or LocalStore(place.store, InlineRunner(), self._clock)
         lines = place.images.read_text().splitlines()
         self._parents = {digest: parent for _step, parent, digest in (line.split() for line in lines)}
         self._problems: list[str] = []

@@ -8,6 +8,7 @@ import resource
 import struct
 import tracemalloc
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -276,24 +277,26 @@ def test_a_full_disk_leaves_the_log_as_it_was_and_usable(path: Path) -> None:
     assert list(read_records(path)) == [*RECORDS, b"fits"]
 
 
-@pytest.fixture
-def file_limit() -> Iterator[int]:
-    """Let no file of this process grow past 1,000 bytes: a real short write, then a real error."""
+@contextmanager
+def short_files() -> Iterator[int]:
+    """Let no file of this process grow past 1,000 bytes, pytest's own neither: short writes, then errors."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
-    yield 1000
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield 1000
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_short_write_is_taken_back(path: Path, file_limit: int) -> None:
+def test_a_short_write_is_taken_back(path: Path) -> None:
     log = AppendLog.create(path)
     log.append([b"x" * 500])
     size_bytes = log.size_bytes
-    with pytest.raises(SpoolFull, match=f"took {file_limit - size_bytes} of 616 bytes"):
+    with short_files() as file_limit, pytest.raises(SpoolFull, match=f"took {file_limit - size_bytes} of 616 bytes"):
         log.append([b"y" * 600])
     assert (log.size_bytes, path.stat().st_size) == (size_bytes, size_bytes)
     log.append([b"z" * (file_limit - size_bytes - RECORD_HEADER_BYTES)])
-    with pytest.raises(SpoolError, match="File too large") as caught:
+    with short_files(), pytest.raises(SpoolError, match="File too large") as caught:
         log.append([b"!"])
     assert not isinstance(caught.value, SpoolFull)
     log.close()

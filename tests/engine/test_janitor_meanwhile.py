@@ -9,18 +9,25 @@ import pytest
 
 from tests.engine.weeks import (
     DAY,
+    HOUR,
+    ME,
     OTHER,
     POLICY,
     Watched,
     Weeks,
     check_sound,
+    page,
     promised,
     pruned,
     records,
     without_records,
 )
+from walrep.core.compaction import CompactionPolicy
+from walrep.core.names import segment_key
 from walrep.core.target import AtTxid
 from walrep.core.units import TimelineId, Txid
+from walrep.disk.room import DiskRoom
+from walrep.engine.compactor import Compactor, Workplace
 from walrep.engine.pins import keep, unkeep
 from walrep.engine.planning import Wanted
 from walrep.errors import (
@@ -138,3 +145,36 @@ async def test_two_prunes_at_once_forget_nothing_of_one_another(weeks: Weeks, is
     await weeks.janitor().run({}, msgspec.structs.replace(shorter, window_s=0.0, snapshots_min=0), yes=False)
     assert len(records(weeks)) == 1
     assert weeks.history().problems == ()
+
+
+async def test_of_what_a_record_calls_gone_no_pack_is_made_anew(tmp_path: Path) -> None:
+    """It would be young, and outlive the snapshot that it rests on. Found by `get-segments-1:short:long`."""
+    weeks = Weeks()
+    weeks.begin()
+    for number in range(4):
+        weeks.clock.step_wall(HOUR)
+        weeks.builder.commit([(1, page(number))], 2, weeks.clock.now_ms())
+        weeks.builder.seal()
+    weeks.builder.snapshot(weeks.clock.now_ms())
+    weeks.sync()
+    weeks.clock.step_wall(20 * DAY)
+    weeks.day()
+    weeks.day(snapshot=True)
+    failing = FaultyStore(weeks.store, ScriptedFaults(Fault(verb="delete", always=True)))
+    policy = msgspec.structs.replace(POLICY, weekly=0, monthly=0, snapshots_min=1)
+    with pytest.raises(StoreUnavailable):
+        await weeks.janitor(failing).run({}, policy, yes=False)
+    gone = {segment_key(seq) for seq in range(2, 6)}
+    assert gone <= weeks.history().leaving
+    compactor = Compactor(
+        weeks.store,
+        Workplace(tmp_path, tmp_path, DiskRoom(tmp_path, 0)),
+        clock=weeks.clock,
+        runner=InlineRunner(),
+        writer=ME,
+        policy=CompactionPolicy(),
+    )
+    await compactor.load()
+    sources = {each.key for build in compactor.plan(None).builds for each in build.sources}
+    assert sources
+    assert not sources & gone

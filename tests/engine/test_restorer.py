@@ -132,6 +132,17 @@ def test_the_lock_byte_page_of_a_large_database_is_zeros(tmp_path: Path) -> None
     assert not (tmp_path / "p").exists()
 
 
+def test_a_file_that_cannot_be_removed_hides_no_error(tmp_path: Path) -> None:
+    """What fails while it is discarded comes second: the error that led there tells more."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    pages = PageFile(folder / "p", PAGE)
+    folder.rename(tmp_path / "elsewhere")
+    folder.write_bytes(b"no folder any more")
+    pages.discard()
+    assert (tmp_path / "elsewhere" / "p").exists()
+
+
 def test_a_small_cache_writes_the_same_file(tmp_path: Path) -> None:
     builder = HistoryBuilder(PAGE)
     builder.begin({pgno: page(pgno) for pgno in range(1, 300)}, 10_000)
@@ -168,7 +179,7 @@ def test_large_segments_and_snapshots_come_in_parts(tmp_path: Path) -> None:
     assert (tmp_path / "o.db").read_bytes() == builder.states[builder.timeline, 4]
     # The list; the replica object, the opening segment, both ends of the large one and its record, which is kept;
     # three parts of the snapshot.
-    assert outcome.requests == {"list": 1, "get": 1 + 1 + 2 + 1 + 3}
+    assert outcome.requests == {"list": 1, "get": 1 + 1 + 2 + 1 + 3, "head": 1}
     assert outcome.plan.requests == 3 + 1
 
 
@@ -190,7 +201,7 @@ def test_nothing_is_downloaded_twice(tmp_path: Path) -> None:
     builder = small()
     outcome = restore_to(tmp_path / "o.db", builder.objects, AtTxid(Txid(1)))
     # Replica object, three segments, one snapshot.
-    assert outcome.requests == {"list": 1, "get": 5}
+    assert outcome.requests == {"list": 1, "get": 5, "head": 1}
     assert outcome.downloaded_bytes == sum(map(len, builder.objects.values()))
 
 

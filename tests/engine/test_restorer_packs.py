@@ -106,7 +106,7 @@ def test_from_a_snapshot_in_a_large_pack_only_what_is_needed_is_downloaded(tmp_p
         # The replica object, the opening segment, the end of the pack; the chunk of the transaction; the snapshot; the
         # chunks before that one.
         in_chunk, alone = txid % 4 != 0, txid <= 204
-        assert outcome.requests == {"list": 1, "get": 3 + in_chunk + 1 + (not (in_chunk and alone))}
+        assert outcome.requests == {"list": 1, "get": 3 + in_chunk + 1 + (not (in_chunk and alone)), "head": 1}
         assert outcome.plan.requests == 1 + (not (in_chunk and alone))
 
 
@@ -116,7 +116,7 @@ def test_a_time_in_a_pack_takes_its_end_and_one_chunk(tmp_path: Path) -> None:
     outcome = restore_to(tmp_path / "o.db", builder.objects, AtTime(16_500))
     assert (tmp_path / "o.db").read_bytes() == builder.states[builder.timeline, 6]
     # The replica object, the opening segment, the end of the pack; the chunk; the snapshot; the chunk before it.
-    assert outcome.requests == {"list": 1, "get": 6}
+    assert outcome.requests == {"list": 1, "get": 6, "head": 1}
     assert (outcome.plan.requests, len(outcome.plan.slices)) == (2, 1)
 
 
@@ -126,7 +126,7 @@ def test_an_index_that_is_not_at_hand_is_asked_for(tmp_path: Path) -> None:
     key = builder.pack(builder.packable())
     outcome = restore_to(tmp_path / "o.db", builder.objects, AtTxid(Txid(700)))
     assert (tmp_path / "o.db").read_bytes() == builder.states[builder.timeline, 700]
-    assert outcome.requests == {"list": 1, "get": 6}
+    assert outcome.requests == {"list": 1, "get": 6, "head": 1}
     assert outcome.downloaded_bytes < len(builder.objects[key])
 
 

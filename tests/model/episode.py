@@ -79,6 +79,14 @@ def _restart_log(world: World, dice: Random) -> None:
     world.write(place, "few")
 
 
+def _stop_in_outage(world: World, dice: Random) -> None:
+    """Stop while something waits for a store that does not answer: what is said then is not what will be later."""
+    world.change_weather(dice.choice(("down", "denied", "gone")))
+    _burst(world, dice)
+    world.pass_time(dice.choice((0.3, 5.0, 30.0)))
+    world.stop(_host(world, dice))
+
+
 def _clone(world: World, dice: Random) -> None:
     if dice.random() < 0.3:
         world.clone()
@@ -108,6 +116,7 @@ _STEPS: tuple[tuple[int, Step], ...] = (
     (2, lambda world, dice: world.restore_in_place(_host(world, dice), dice.choice((0.0, 0.9, 0.9999)))),
     (1, _clone),
     (2, lambda world, dice: world.stop(_host(world, dice))),
+    (1, _stop_in_outage),
     (3, lambda world, dice: world.kill(_host(world, dice))),
     (1, lambda world, dice: world.kill_in_request(dice.randint(1, 12))),
     (2, lambda world, dice: world.kill_at_file(_host(world, dice), dice.randint(1, 40))),

@@ -257,13 +257,18 @@ class Host:
                 self._forgive()
         elif kind == "detached":
             self.detached = event
+            if event["position"] is not None and not self.may_conflict:
+                ledger.note_durable(event["position"])
         elif kind == "alarm":
-            stage.found.alarms[event["key"]] += 1
-            if event["key"] == "timeline-ended":
-                self._has_ended = True
-                self._expect_end(event["message"])
+            self._note_alarm(event["key"], event["message"])
         elif kind == "failed":
             stage.found.alarms["failed"] += 1
+
+    def _note_alarm(self, key: str, message: str) -> None:
+        self._stage.found.alarms[key] += 1
+        if key == "timeline-ended":
+            self._has_ended = True
+            self._expect_end(message)
 
     def _forgive(self) -> None:
         """Forget the excuses that are over."""

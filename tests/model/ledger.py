@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import msgspec
 
@@ -42,6 +42,8 @@ class Ledger:
 
     def __init__(self, stage: Stage) -> None:
         self.timelines: dict[str, Timeline] = {}
+        self.look: Callable[[Timeline, int], None] = lambda _timeline, _txid: None
+        """Called with a position when it is reported durable, before anything else happens."""
         self._stage = stage
 
     def begin(self, timeline: str, host: int, entry: Entry | None) -> None:
@@ -77,6 +79,7 @@ class Ledger:
         """Note that everything up to a transaction is durable."""
         if timeline in self.timelines:
             self.timelines[timeline].durable_txid = max(self.timelines[timeline].durable_txid, txid)
+            self.look(self.timelines[timeline], txid)
 
     def note_restored(self, timeline: Timeline, txid: int, entries: list[Entry]) -> Entry | None:
         """Note which of these images was restored; None if none of them can be in that place."""

@@ -53,6 +53,14 @@ class Restores:
         for txid in sorted(chosen):
             self.transaction(timeline, txid)
 
+    def at_once(self, timeline: Timeline, txid: int) -> None:
+        """Restore what is reported durable at this very moment, from what the store holds now. INV-16."""
+        outcome = self._attempt(AtTxid(Txid(txid)), timeline.id)
+        if not isinstance(outcome, WalrepError):
+            self._output.unlink()
+        elif self._ledger.must_restore(timeline, txid):
+            self._stage.problem(f"transaction {txid} of {timeline.id} is reported durable, but now: {outcome}")
+
     def kept(self) -> None:
         """Restore everything that is kept by name."""
         for name, position in sorted(self.pins.items()):

@@ -130,3 +130,20 @@ def test_a_budget_holds_through_kills_and_an_outage_and_what_waits_goes_out_on_t
     assert 5 < world.stage.place.requests["put"] < 20
     assert world.finish().problems == []
     assert len(world.stage.place.puts_by_day) >= 2
+
+
+def test_a_stop_during_an_outage_calls_nothing_durable_that_only_waits(make_world: MakeWorld) -> None:
+    """What a stop says is held against the store of that moment. INV-16."""
+    world = make_world(Setup())
+    world.write(_APP, "few")
+    world.pass_time(30.0)
+    world.change_weather("down")
+    for _ in range(2):
+        world.write(_APP, "few")
+        world.pass_time(5.0)
+    world.stop(0)
+    detached = world.hosts[0].detached
+    assert detached is not None
+    assert not detached["durable"]
+    assert detached["position"] is not None
+    assert world.finish().problems == []

@@ -48,6 +48,7 @@ class World:
         self.stage.let_pass = self._let_pass
         self.ledger = Ledger(self.stage)
         self.restores = Restores(self.stage, self.ledger, self.stage.folder)
+        self.ledger.look = self.restores.at_once
         self.hosts: list[Host] = []
         self._dice = Random(f"{seed} world")
         self._steps = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from errno import EIO
 from pathlib import Path
 
 import apsw
@@ -18,7 +19,7 @@ from walrep.sqlite.target import (
     live_processes,
     refuse_existing,
     refuse_live,
-    remove_sidecars,
+    without_sidecars,
 )
 
 HOLD = """
@@ -106,12 +107,33 @@ def test_a_directory_is_refused_also_when_forced(tmp_path: Path) -> None:
         refuse_existing(tmp_path, force=True)
 
 
-def test_sidecars_are_removed_and_nothing_else(tmp_path: Path) -> None:
-    for name in ("app.db", "app.db-wal", "app.db-shm", "app.db-journal", "app.db-walrep", "other.db-wal"):
+@pytest.mark.parametrize("is_replaced", [True, False])
+def test_sidecars_are_away_and_come_back_only_where_the_database_stayed(tmp_path: Path, *, is_replaced: bool) -> None:
+    names = ("app.db", "app.db-wal", "app.db-shm", "app.db-journal", "app.db-walrep", "other.db-wal")
+    for name in names:
+        (tmp_path / name).write_text(name)
+
+    def replace() -> None:
+        with without_sidecars(tmp_path / "app.db", lambda: is_replaced) as had_some:
+            assert had_some
+            seen.update(each.name for each in tmp_path.iterdir())
+            raise OSError(EIO, "injected")
+
+    seen: set[str] = set()
+    with pytest.raises(OSError, match="injected"):
+        replace()
+    assert seen & set(names) == {"app.db", "app.db-walrep", "other.db-wal"}
+    left = ("app.db", "app.db-walrep", "other.db-wal") if is_replaced else names
+    assert {each.name: each.read_text() for each in tmp_path.iterdir()} == {name: name for name in left}
+
+
+def test_sidecars_are_removed_once_the_database_is_replaced(tmp_path: Path) -> None:
+    for name in ("app.db", "app.db-wal", "app.db-journal"):
         (tmp_path / name).write_bytes(b"")
-    assert remove_sidecars(tmp_path / "app.db") == ("app.db-wal", "app.db-shm", "app.db-journal")
-    assert remove_sidecars(tmp_path / "app.db") == ()
-    assert sorted(each.name for each in tmp_path.iterdir()) == ["app.db", "app.db-walrep", "other.db-wal"]
+    for expected in (True, False):
+        with without_sidecars(tmp_path / "app.db", lambda: True) as had_some:
+            assert had_some is expected
+    assert [each.name for each in tmp_path.iterdir()] == ["app.db"]
 
 
 def test_a_replaced_target_keeps_mode_and_owner(tmp_path: Path) -> None:

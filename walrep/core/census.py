@@ -6,7 +6,7 @@ A pack's key tells its range also when the pack is damaged. A segment that a rea
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -25,12 +25,24 @@ from walrep.core.names import (
     parse_pruned_key,
     parse_segment_name,
     parse_snapshot_key,
+    segment_key,
 )
 from walrep.core.objects import PackFooter
 from walrep.core.pack import pack_name
 from walrep.core.units import Seq, SeqRange, TimelineId
+from walrep.errors import StoreUnavailable
 
-__all__ = ["Census", "Parts", "Problem", "ProblemKind", "Snapshot", "segments_to_read", "take_census"]
+__all__ = [
+    "Census",
+    "Parts",
+    "Problem",
+    "ProblemKind",
+    "Snapshot",
+    "listing_lags",
+    "next_segment",
+    "segments_to_read",
+    "take_census",
+]
 
 ProblemKind = Literal[
     "unknown-key",
@@ -177,6 +189,27 @@ def segments_to_read(
         return frozenset(segments)
     readable = [pack_name(footer) for footer in packs.values() if isinstance(footer, PackFooter)]
     return frozenset(key for key, name in segments.items() if replacing(name, readable) is None)
+
+
+def next_segment(keys: Iterable[str]) -> tuple[str, str]:
+    """Return the last key of a segment in a listing, empty if there is none, and the key of the one that follows it.
+
+    The newest segment of each writer is never deleted (INV-24): the one that follows is not there, or was not listed.
+    """
+    last = max(((name, key) for key in keys if (name := parse_segment_name(key)) is not None), default=None)
+    if last is None:
+        return "", segment_key(Seq(1))
+    name, key = last
+    return key, segment_key(Seq(name.seq + 1), name.nonce)
+
+
+def listing_lags(key: str) -> StoreUnavailable:
+    """Return the error for an object that is there, and that a listing lacks. INV-33."""
+    return StoreUnavailable(
+        "the store does not list an object that is there",
+        detail=key,
+        hint="its listings lag behind, so that what is newest is not known: try again later, or restore a bookmark",
+    )
 
 
 def take_census(

@@ -63,11 +63,6 @@ class PackPlan(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
     @property
-    def timeline(self) -> TimelineId:
-        """Its timeline."""
-        return self.sources[0].timeline
-
-    @property
     def size_bytes(self) -> int:
         """How large its sources are together."""
         return sum(each.size_bytes for each in self.sources)

@@ -107,18 +107,20 @@ class SequenceCheck(msgspec.Struct, frozen=True, kw_only=True):
     """A segment that another writer put where this one's next would go; None if there is none."""
 
 
-def check_sequence(listed: list[SegmentName], *, durable: Seq, outbox: list[Seq], nonce: str) -> SequenceCheck:
+def check_sequence(
+    listed: list[SegmentName], *, durable: Seq, outbox: list[Seq], nonce: str, replaced: bool = False
+) -> SequenceCheck:
     """Compare the segments listed from number `durable` on with the lineage.
 
     `durable` is the newest segment that the store has acknowledged (0: none), `nonce` the one in this writer's keys. A
     listed segment that also waits in the outbox was stored and its acknowledgement lost, or is another writer's: the
-    PUT will tell.
+    PUT will tell. `replaced`: there is one, and what became of the one before is known.
 
     Raises:
         ReplicaConflict: the store has lost segments that it had acknowledged.
 
     """
-    if durable and SegmentName(durable, nonce) not in listed:
+    if durable and not replaced and SegmentName(durable, nonce) not in listed:
         raise ReplicaConflict(
             f"segment {durable} is missing, though the store had acknowledged it",
             hint="the store lost objects, or somebody deleted them; start a new history with --new-timeline",

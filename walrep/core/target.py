@@ -34,6 +34,7 @@ __all__ = [
     "Latest",
     "ParsedTime",
     "Target",
+    "depends_on_end",
     "format_duration",
     "format_time",
     "parse_time",
@@ -93,6 +94,14 @@ class AtBookmark(msgspec.Struct, frozen=True, tag="bookmark"):
 
 
 Target = Latest | AtTxid | AtTime | AtBookmark
+
+
+def depends_on_end(target: Target, timeline: str | None) -> bool:
+    """Say whether what is meant could be something else if newer transactions were there. INV-33."""
+    if isinstance(target, AtTxid):
+        # Of the newest timeline, if nobody says of which.
+        return timeline is None
+    return not isinstance(target, AtBookmark)
 
 
 class ParsedTime(msgspec.Struct, frozen=True):

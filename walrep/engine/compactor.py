@@ -106,12 +106,14 @@ class Compactor:
         reader = ReplicaReader(self._store, self._runner)
         reader.damaged_packs.update(self._damaged)
         try:
-            stored = stored_from(await reader.settled_history())
+            history = await reader.settled_history()
         finally:
             reader.close()
+        stored = stored_from(history)
         self._leftovers = {each.key: each for each in stored.leftovers}
-        segments = {each.key: each for each in stored.segments}
-        packs = {each.key: each for each in stored.packs}
+        # A pack of what retention is deleting would be young again, and outlive what it rests on.
+        segments = {each.key: each for each in stored.segments if each.key not in history.leaving}
+        packs = {each.key: each for each in stored.packs if each.key not in history.leaving}
         gone = before - segments.keys() - packs.keys() - self._leftovers.keys()
         self._segments = {key: each for key, each in (segments | self._segments).items() if key not in gone}
         self._packs = {key: each for key, each in (packs | self._packs).items() if key not in gone}

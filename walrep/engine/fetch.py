@@ -13,11 +13,11 @@ from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
-from walrep.core.census import segments_to_read
+from walrep.core.census import listing_lags, next_segment, segments_to_read
 from walrep.core.chunk import Commit
 from walrep.core.history import Damage, History, Pack, Segment, SegmentEnds, Snapshot, build_history
 from walrep.core.index import PackIndex
-from walrep.core.names import REPLICA_KEY, parse_pack_key, parse_pruned_key
+from walrep.core.names import REPLICA_KEY, SEGMENTS_PREFIX, parse_pack_key, parse_pruned_key
 from walrep.core.objects import PackFooter
 from walrep.core.prunings import PruneRecord
 from walrep.core.records import Known, Needs, PackChunk, SnapshotEnds
@@ -37,7 +37,7 @@ from walrep.engine.ends import (
 )
 from walrep.engine.inflight import each_in_order
 from walrep.engine.partcache import Part, PartCache
-from walrep.errors import CorruptObject, ObjectNotFound
+from walrep.errors import AccessDenied, CorruptObject, ObjectNotFound
 from walrep.runner import Runner
 from walrep.store.base import Store
 
@@ -60,6 +60,7 @@ class ReplicaReader:
     ) -> None:
         self.list_count = 0
         self.get_count = 0
+        self.head_count = 0
         self.got_bytes = 0
         self.damaged_packs: dict[str, str] = {}
         """Packs of which something beside the end was found to be damaged, and what; they count as unreadable."""
@@ -72,16 +73,19 @@ class ReplicaReader:
         self._pack_ends: dict[str, tuple[int, int]] = {}
         """Start and length of what was read of the end of each pack."""
 
-    async def history(self) -> History:
+    async def history(self, *, to_the_end: bool = False) -> History:
         """List the replica and read the ends of its segments and packs.
+
+        `to_the_end`: prove that the listing does not lag behind, with a HEAD of what would follow. INV-33.
 
         Raises:
             ObjectNotFound: what was listed is gone already: packed, and deleted. The next list does not have it.
+            StoreUnavailable: the store lists less than it has.
 
         """
-        self.list_count += 1
-        listed = self._store.list("")
-        sizes = {info.key: info.size_bytes async for info in listed if info.key not in self.damaged_snapshots}
+        sizes = await self._list("")
+        if to_the_end:
+            sizes |= await self._list_end(sizes)
         replica = parse_replica(await self._get(REPLICA_KEY, 0, sizes[REPLICA_KEY])) if REPLICA_KEY in sizes else ""
         pruned = await self._prune_records(sizes)
         footers = await self._pack_footers(sizes)
@@ -93,12 +97,12 @@ class ReplicaReader:
             history = build_history(sizes, ends, replica, footers, pruned)
         return history
 
-    async def settled_history(self) -> History:
+    async def settled_history(self, *, to_the_end: bool = False) -> History:
         """Return the history, listed again where something of it went meanwhile; a few times, then as `history`."""
         for _attempt in range(1, _LISTS_MAX):
             with suppress(ObjectNotFound):
-                return await self.history()
-        return await self.history()
+                return await self.history(to_the_end=to_the_end)
+        return await self.history(to_the_end=to_the_end)
 
     async def learn(self, known: Known, needs: Needs) -> Known:
         """Return what is known and what is needed; packs whose record is damaged are noted."""
@@ -134,6 +138,26 @@ class ReplicaReader:
     def close(self) -> None:
         """Release what was kept."""
         self._cache.close()
+
+    async def _list(self, prefix: str, start_after: str = "") -> dict[str, int]:
+        self.list_count += 1
+        listed = self._store.list(prefix, start_after=start_after)
+        return {info.key: info.size_bytes async for info in listed if info.key not in self.damaged_snapshots}
+
+    async def _list_end(self, sizes: Mapping[str, int]) -> dict[str, int]:
+        """Return what came behind the segments of a listing since, if anything."""
+        last, following = next_segment(sizes)
+        self.head_count += 1
+        try:
+            await self._store.head(following)
+        except (ObjectNotFound, AccessDenied):
+            # Who may not list everything is told so of what is not there.
+            return {}
+        # A writer that is at work is no reason to wait; a listing that still lacks it is.
+        end = await self._list(SEGMENTS_PREFIX, last)
+        if following not in end:
+            raise listing_lags(following)
+        return end
 
     async def _prune_records(self, sizes: Mapping[str, int]) -> list[PruneRecord | Damage]:
         keys = sorted(key for key in sizes if parse_pruned_key(key) is not None)

@@ -11,6 +11,7 @@ import msgspec
 
 from walrep import __version__
 from walrep.clock import Clock
+from walrep.core.census import listing_lags
 from walrep.core.lineage import (
     Claim,
     Rivalry,
@@ -20,10 +21,20 @@ from walrep.core.lineage import (
     plan_claim,
     refuse_active_writer,
 )
-from walrep.core.names import REPLICA_KEY, SEGMENTS_PREFIX, SegmentName, parse_segment_name, segment_key
+from walrep.core.names import (
+    PACKS_PREFIX,
+    PRUNED_PREFIX,
+    REPLICA_KEY,
+    SEGMENTS_PREFIX,
+    SegmentName,
+    parse_pack_key,
+    parse_segment_name,
+    segment_key,
+)
 from walrep.core.objects import REPLICA_FORMAT, ReplicaInfo, SegmentHeader, StoreFacts, Writer
+from walrep.core.prunings import decode_record
 from walrep.core.state import STATE_FORMAT, LocalState
-from walrep.core.units import Seq, timeline_number
+from walrep.core.units import Seq, timeline_nonce, timeline_number
 from walrep.disk.peek import parse_segment_header
 from walrep.disk.state import StateDirectory
 from walrep.engine.prove import prove_create_only, prove_store
@@ -173,6 +184,7 @@ async def check_store(store: Store, state: LocalState, waiting: list[Seq]) -> li
 
     Raises:
         ReplicaConflict: another writer has taken over, or the store has lost what it had acknowledged.
+        StoreUnavailable: the store lists less than it has.
 
     """
     return await _with_fresh_listing(partial(_check_store, store, state, waiting))
@@ -183,7 +195,16 @@ async def _check_store(store: Store, state: LocalState, waiting: list[Seq]) -> l
     if durable < state.first_seq:
         durable = Seq(0)
     listed = [name async for name in _names_after(store, max(durable, state.first_seq) - 1)]
-    foreign = check_sequence(listed, durable=durable, outbox=waiting, nonce=state.segment_nonce()).foreign
+    ours, replaced = SegmentName(durable, state.segment_nonce()), False
+    if durable and ours not in listed:
+        if await _is_there(store, ours):
+            raise listing_lags(segment_key(durable, ours.nonce))
+        # One behind it may be stored without our knowing. Then it is not the newest, and may be packed. INV-24
+        stored_unknown = any(SegmentName(seq, ours.nonce) in listed for seq in waiting)
+        replaced = stored_unknown and await _is_accounted_for(store, ours)
+    foreign = check_sequence(
+        listed, durable=durable, outbox=waiting, nonce=state.segment_nonce(), replaced=replaced
+    ).foreign
     if not state.creates_only:
         # A rival's first segment may have a lower number than the newest of this one's.
         return await _judge(store, state)
@@ -250,6 +271,25 @@ async def _names_after(store: Store, seq: int) -> AsyncIterator[SegmentName]:
         name = parse_segment_name(info.key)
         if name is not None and name.seq > seq:
             yield name
+
+
+async def _is_there(store: Store, name: SegmentName) -> bool:
+    try:
+        await store.head(segment_key(name.seq, name.nonce))
+    except ObjectNotFound:
+        return False
+    return True
+
+
+async def _is_accounted_for(store: Store, name: SegmentName) -> bool:
+    """Say whether a pack holds a segment, or retention has deleted it."""
+    async for info in store.list(PACKS_PREFIX):
+        pack = parse_pack_key(info.key)
+        is_own = pack is not None and name.nonce.startswith(timeline_nonce(pack.timeline) if name.nonce else "")
+        if pack is not None and is_own and pack.first_seq <= name.seq <= pack.last_seq:
+            return True
+    records = [decode_record(await store.get(info.key)) async for info in store.list(PRUNED_PREFIX)]
+    return any(first <= name.seq <= last for record in records for first, last in record.gone)
 
 
 async def _header(store: Store, name: SegmentName) -> SegmentHeader:

@@ -169,9 +169,10 @@ class PageFile:
         os.close(self._descriptor)
 
     def discard(self) -> None:
-        """Close and remove the file, if it still has this name."""
-        self.close()
-        with suppress(FileNotFoundError):
+        """Close and remove the file, if it still has this name; what led here is not hidden by what fails in it."""
+        with suppress(OSError):
+            self.close()
+        with suppress(OSError):
             self.path.unlink()
 
     def _write_block(self, block: SnapshotPages) -> npt.NDArray[np.uint64]:

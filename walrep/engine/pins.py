@@ -7,7 +7,7 @@ import msgspec
 from walrep.clock import Clock
 from walrep.core.names import PINS_PREFIX, PinName, check_pin_name, parse_pin_key, pin_key
 from walrep.core.restore import RestorePlan
-from walrep.core.target import AtBookmark
+from walrep.core.target import AtBookmark, depends_on_end
 from walrep.core.units import Position
 from walrep.engine.fetch import ReplicaReader
 from walrep.engine.planning import Wanted, plan_wanted
@@ -41,7 +41,7 @@ async def keep(store: Store, name: str, wanted: Wanted, *, clock: Clock, runner:
     reader = ReplicaReader(store, runner)
 
     async def plan(what: Wanted) -> RestorePlan:
-        history = await reader.settled_history()
+        history = await reader.settled_history(to_the_end=depends_on_end(what.target, what.timeline))
         planned = await plan_wanted(reader, history, what, clock.now_ms())
         needed = [each.key for each in planned.snapshots] + [each.key for each in planned.slices]
         if not history.leaving.isdisjoint(needed):

@@ -22,7 +22,7 @@ from walrep.clock import Clock
 from walrep.core.history import Snapshot
 from walrep.core.names import parse_pack_key
 from walrep.core.restore import RestorePlan
-from walrep.core.target import AtTxid, Latest, Target
+from walrep.core.target import AtTxid, Latest, Target, depends_on_end
 from walrep.disk.atomic import fsync_directory, map_os_errors, publish, temporary_path
 from walrep.engine.apply import BlockBatch, SliceApplier, SnapshotLoader, naming
 from walrep.engine.fetch import ReplicaReader
@@ -49,7 +49,7 @@ from walrep.sqlite.target import (
     check_integrity,
     refuse_existing,
     refuse_live,
-    remove_sidecars,
+    without_sidecars,
 )
 from walrep.store.base import Store
 
@@ -191,7 +191,8 @@ class _Restore:
     async def _plan(self, target: Target, timeline: str | None) -> RestorePlan:
         async with self._phase("plan"):
             wanted = Wanted(target=target, timeline=timeline, nearest_before=self._request.nearest_before)
-            return await plan_wanted(self.reader, await self.reader.history(), wanted, self.clock.now_ms())
+            history = await self.reader.history(to_the_end=depends_on_end(target, timeline))
+            return await plan_wanted(self.reader, history, wanted, self.clock.now_ms())
 
     async def _attempt(self, plan: RestorePlan, output: Path) -> tuple[str, ...]:
         """Build, prove and publish; leave nothing behind on failure."""
@@ -294,7 +295,7 @@ class _Restore:
             seen_ms=plan.seen_ms,
             database_bytes=plan.page_count * plan.page_size,
             downloaded_bytes=self.reader.got_bytes,
-            requests={"list": self.reader.list_count, "get": self.reader.get_count},
+            requests={"list": self.reader.list_count, "get": self.reader.get_count, "head": self.reader.head_count},
             seconds=self._seconds,
             notices=self._notices + self._damage_notices() + notices,
             undo=self._request.undo,
@@ -383,10 +384,11 @@ def _put_in_place(pages: PageFile, output: Path, *, force: bool) -> tuple[str, .
     # What is replaced keeps its last transactions, should this be the last thing that happens.
     with suppress(NotADatabase):
         settle_database(output)
-    if remove_sidecars(output):
-        # Durably, before the rename: see remove_sidecars.
-        fsync_directory(output.parent)
-    publish(pages.path, output)
+    with without_sidecars(output, lambda: not pages.path.exists()) as had_some:
+        if had_some:
+            # Durably, before the rename: see there.
+            fsync_directory(output.parent)
+        publish(pages.path, output)
     return notices
 
 

@@ -236,7 +236,8 @@ class Shipper:
         else:
             header, footer = await self._parts.runner.run(lambda: segment_ends(item.path))
             await self._put_segment(item, header)
-            if header.timeline not in self._baseless:
+            # What opens a timeline is nothing to restore before its base is stored, which comes next.
+            if header.start is None and header.timeline not in self._baseless:
                 self.durable = Position(header.timeline, footer.txid_after, Checksum(footer.checksum_after))
                 self._report_flush(item, header, footer)
             if self.stored is not None:
@@ -342,8 +343,6 @@ class Shipper:
         return True
 
     def _report_flush(self, item: OutboxItem, header: SegmentHeader, footer: SegmentFooter) -> None:
-        if header.start is not None:
-            return
         now_s = self._parts.clock.monotonic_s()
         left = ("left from the run before", now_s, self._rpo_s)
         reason, oldest_s, rpo_s = self._reasons.pop(item.seq, left)

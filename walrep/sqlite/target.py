@@ -20,7 +20,8 @@ import fcntl
 import os
 import stat
 import struct
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
@@ -28,7 +29,8 @@ from urllib.parse import quote
 import apsw
 
 from walrep.core.units import LOCK_BYTE
-from walrep.errors import RestoreMismatch, TargetExists
+from walrep.disk.atomic import fsync_directory, temporary_path
+from walrep.errors import RestoreMismatch, SpoolError, TargetExists
 
 __all__ = [
     "SIDECARS",
@@ -38,7 +40,7 @@ __all__ = [
     "live_processes",
     "refuse_existing",
     "refuse_live",
-    "remove_sidecars",
+    "without_sidecars",
 ]
 
 Check = Literal["none", "quick", "full"]
@@ -131,20 +133,53 @@ def adopt_ownership(temporary: Path, target: Path) -> tuple[str, ...]:
     return notices
 
 
-def remove_sidecars(path: Path) -> tuple[str, ...]:
-    """Remove what an earlier database of this name left beside it; return the removed names.
+@contextmanager
+def without_sidecars(path: Path, is_replaced: Callable[[], bool]) -> Iterator[bool]:
+    """Have nothing of an earlier database beside the new one when that takes the name; say whether there was anything.
 
-    Call it before the new database takes the name. SQLite pairs a database with the -wal or -journal of its name by
-    the name alone: a crash between the rename and a later removal would leave the new database with the old log, and
-    the next connection would replay the one into the other. Have SQLite copy the old log into the old database before,
-    if it can: then a crash in between costs nothing.
+    SQLite pairs a database with the -wal or -journal of its name by the name alone: a crash between the rename and a
+    later removal would leave the new database with the old log, and the next connection would replay the one into the
+    other. Have SQLite copy the old log into the old database before, if it can: then a crash in between costs nothing.
+    Where it could not, because the disk is full, the log is what the old database's last transactions are in: it is put
+    back where the new one did not take the name.
+
+    Raises:
+        SpoolError: it could not be put back; the message says where it is.
+
     """
-    removed = []
-    for each in _sidecars(path):
-        with suppress(FileNotFoundError):
-            each.unlink()
-            removed.append(each.name)
-    return tuple(removed)
+    aside: dict[Path, Path] = {}
+    try:
+        for each in _sidecars(path):
+            away = temporary_path(path.parent, f".{each.name}")
+            with suppress(FileNotFoundError):
+                os.rename(each, away)
+                aside[each] = away
+        yield bool(aside)
+    except BaseException as error:
+        if not is_replaced():
+            _put_back(aside, error)
+        raise
+    finally:
+        for away in aside.values():
+            with suppress(OSError):
+                away.unlink()
+
+
+def _put_back(aside: dict[Path, Path], error: BaseException) -> None:
+    for each, away in [*aside.items()]:
+        # What cannot be put back must not be removed, either.
+        del aside[each]
+        try:
+            os.rename(away, each)
+        except OSError as failed:
+            raise SpoolError(
+                "a log of the database that was to be replaced could not be put back",
+                detail=f"{away}: {failed.strerror}, after {error}",
+                hint=f"before anything opens the database, rename it to {each.name}",
+            ) from error
+        with suppress(OSError):
+            # A disk that fails has failed already: what led here is told.
+            fsync_directory(each.parent)
 
 
 def check_integrity(path: Path, check: Check) -> tuple[str, ...]:
