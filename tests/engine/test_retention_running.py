@@ -13,6 +13,7 @@ from walrep.core.events import Alarm, Flushed, Packed, Pruned, Resumed, Snapshot
 from walrep.core.names import SnapshotName, parse_segment_key, segment_key, snapshot_key
 from walrep.core.objects import Writer
 from walrep.core.retention import RetentionPolicy
+from walrep.core.snapshots import SnapshotPolicy
 from walrep.core.target import Latest
 from walrep.core.units import parse_bookmark
 from walrep.engine.fetch import read_history
@@ -73,7 +74,8 @@ async def check_restores(app: App, protection: Protection, tmp_path: Path) -> No
 async def test_an_old_timeline_goes_when_the_day_is_over_though_nobody_writes(
     app: App, protection: Protection, tmp_path: Path
 ) -> None:
-    protection.change(retention=SHORT)
+    # Nothing of the new timeline leans on the old one.
+    protection.change(retention=SHORT, snapshots=SnapshotPolicy(changed_share_max=0.0))
     protection.compaction = SCALED
     await leave_a_timeline(app, protection)
     now_ms = protection.clock.now_ms()
