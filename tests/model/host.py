@@ -108,16 +108,12 @@ class Host:
         walrep = self._walrep
         if walrep is None:
             return
-        was_attached = self._is_attached
         try:
             walrep.channel.send("advance", seconds, notice)
             while self._answer(walrep):
                 pass
             if notice and self._is_attached:
                 self.apps.touched = False
-            if self._is_attached and not was_attached:
-                # It has opened the database now, and recovered the log perhaps.
-                self.apps.look_for_hidden()
         except (EOFError, OSError):
             # It died where it was told to.
             self.excuses.add("killed within a step")

@@ -275,6 +275,7 @@ class World:
         self.stage.place.weather, self.stage.place.kill_in = "fair", None
         for host in reversed(self.hosts):
             self._settle(host)
+        self._look_for_hidden()
         for timeline in list(self.ledger.durable()):
             self.restores.every(timeline, _FINAL_RESTORES_MAX)
         self.restores.kept()
@@ -322,6 +323,11 @@ class World:
         if not any(host.is_protected for host in self.hosts):
             self.stage.clock.advance(seconds)
 
+    def _look_for_hidden(self) -> None:
+        """Note what walrep may have recovered when it opened a database; not while an app is in a command."""
+        for host in self.hosts:
+            host.apps.look_for_hidden()
+
     def _check_something(self) -> None:
         chosen = self._choose(self._dice.random())
         if chosen is not None and self._dice.random() < 0.3:
@@ -329,6 +335,7 @@ class World:
 
     def _choose(self, share: float) -> tuple[Timeline, int] | None:
         """Choose a durable transaction; of the newest timeline rather than of others."""
+        self._look_for_hidden()
         durable = list(self.ledger.durable())
         if not durable:
             return None
