@@ -223,6 +223,10 @@ class Life:
         self._new_store = new_store or (lambda: LocalStore(place.store, InlineRunner(), clock))
         self._heard = heard
 
+    def close(self) -> None:
+        """Close what it tells to; nothing is told any more."""
+        os.close(self._told)
+
     def run(self, app: AppPipe, steps_done: int) -> None:
         """Live to the end of the script.
 

@@ -112,6 +112,7 @@ class Story:
                 self._life.do(self._app, number, step)
             await self._until(end_s)
             stop.set()
+        self._life.close()
 
     async def _until(self, at_s: float) -> None:
         await self._life.until(at_s)
@@ -124,6 +125,7 @@ class Story:
                 if stop.is_set():
                     return
                 await self.clock.sleep(_AGAIN_S)
+                self._life.close()
                 self._life = self._new_life()
             else:
                 return

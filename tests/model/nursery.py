@@ -47,7 +47,9 @@ class Child:
 
     def wait(self) -> None:
         """Wait until it has ended."""
-        select.select([self._pidfd], [], [])
+        ended = select.poll()
+        ended.register(self._pidfd, select.POLLIN)
+        ended.poll()
         os.close(self._pidfd)
         self.channel.close()
 

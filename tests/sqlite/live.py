@@ -118,8 +118,17 @@ LONG_S = CapturePolicy().idle_s + 1.0
 class LiveDatabase:
     """An app with one connection, and a capture beside it."""
 
-    def __init__(self, path: Path, *, page_size: int = 4096, auto_vacuum: int = 0, prepare: bool = True) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        page_size: int = 4096,
+        auto_vacuum: int = 0,
+        prepare: bool = True,
+        idle_s: float = CapturePolicy().idle_s,
+    ) -> None:
         self.path = path
+        self._policy = CapturePolicy(idle_s=idle_s)
         self.clock = SimClock()
         self.alarms: list[str] = []
         self.app = apsw.Connection(str(path))
@@ -140,8 +149,10 @@ class LiveDatabase:
     def _attach(self) -> Capture:
         keeper = Keeper(self.path)
         self._attached = True
+        # Not of `self`: what lies in a cycle, here hundreds of MB of images, goes when the collector comes to it.
+        alarms = self.alarms
         return Capture(
-            keeper, policy=CapturePolicy(), clock=self.clock, alarm=lambda key, _message, _hint: self.alarms.append(key)
+            keeper, policy=self._policy, clock=self.clock, alarm=lambda key, _message, _hint: alarms.append(key)
         )
 
     def begin(self) -> DecodingSink:

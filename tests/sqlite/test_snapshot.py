@@ -44,7 +44,7 @@ class App:
         for _ in range(self.dice.randrange(6)):
             self._write()
             for _ in range(self.dice.choice([0, 1, 3])):
-                self.live.tick(self.dice.choice([0.01, LONG_S]))
+                self.live.tick(self.dice.choice([0.01, 0.6]))
             if self.dice.random() < 0.4:
                 self.live.checkpoint(self.dice.choice(MODES))
 
@@ -71,7 +71,8 @@ class App:
 def check_interleaved(folder: Path, page_size: int, auto_vacuum: int, seed: int) -> None:
     """Make two full and two differential snapshots while the app is at work, and restore all of them at the end."""
     dice = random.Random(seed)
-    live = LiveDatabase(folder / "app.db", page_size=page_size, auto_vacuum=auto_vacuum)
+    # The log is copied in each pause, and a pause is shorter than what a snapshot may be held up.
+    live = LiveDatabase(folder / "app.db", page_size=page_size, auto_vacuum=auto_vacuum, idle_s=0.5)
     live.app.execute(FILL.format(900, 900))
     live.begin()
     snapshots, app = Snapshots(live), App(live, dice)
