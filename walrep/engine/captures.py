@@ -40,7 +40,7 @@ class SweepPolicy(msgspec.Struct, frozen=True, kw_only=True):
     hurry_wait_s: float = 0.01
     hurry_s: float = 0.25
     waits: tuple[tuple[float, float, float], ...] = ((0.0, 0.2, 0.1), (10.0, 0.2, 0.005))
-    wait_max_s: float = 1.0
+    wait_max_s: float = 2.0
 
 
 class Sweepable(Protocol):
