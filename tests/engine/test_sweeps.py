@@ -92,7 +92,7 @@ def test_many_idle_databases_take_half_a_percent_of_a_core_and_are_looked_at_eve
     slower = Unit(clock, takes_s=0.5)
     sweeps.add(slower, fail)
     _sweep_until(clock, sweeps, 120.0)
-    assert slower.waits(80.0, 120.0) == {2.5}
+    assert slower.waits(80.0, 120.0) == {2.0}
 
 
 def _sweep_until(clock: SimClock, sweeps: Sweeps, until_s: float) -> None:

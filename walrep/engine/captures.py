@@ -34,13 +34,13 @@ class SweepPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
     `hurry_wait_s` apart for `hurry_s` after it was in a hurry; else by `waits`: quiet for at least so long, look so far
     apart, and use at most this share of one core for all that are looked at so. `wait_max_s` bounds what that share
-    stretches.
+    stretches: a gap of more than 2 s between two looks makes times ambiguous (`walrep.core.moments`).
     """
 
     hurry_wait_s: float = 0.01
     hurry_s: float = 0.25
     waits: tuple[tuple[float, float, float], ...] = ((0.0, 0.2, 0.1), (10.0, 0.2, 0.005))
-    wait_max_s: float = 2.0
+    wait_max_s: float = 1.5
 
 
 class Sweepable(Protocol):

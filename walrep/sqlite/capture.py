@@ -222,6 +222,8 @@ class Capture:
         # A checkpoint that has nothing to copy waits for read marks only. A keeper that began while a checkpointer held
         # READ-LOCK 0 is on one, though all was copied; so the lock is asked for.
         self._nobody_waits = copied and self.files.is_on_read_lock_0()
+        if self._nobody_waits:
+            self._standstill = None
 
     def _is_waited_for(self, now_s: float) -> bool:
         """Say whether a blocking checkpoint of the app has been waiting for a while, perhaps for our keeper."""
