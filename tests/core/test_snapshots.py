@@ -13,10 +13,11 @@ from walrep.core.snapshots import (
     FullSnapshot,
     SnapshotFacts,
     SnapshotPolicy,
+    full_under,
     plan_kind,
     plan_snapshot,
 )
-from walrep.core.units import Checksum, Seq, TimelineId, Txid
+from walrep.core.units import Checksum, Seq, TimelineId, Txid, make_timeline_id
 
 HOUR = 3_600_000
 DAY = 24 * HOUR
@@ -143,3 +144,19 @@ def test_it_is_full_where_most_pages_differ(changed: int, expected: str) -> None
     assert kind(FULL, changed) == expected
     reason = decided(FULL, changed)[1]
     assert f"{changed} of 100 pages" in reason
+
+
+def test_of_two_full_ones_of_one_place_the_one_that_was_there_by_then_is_under_it() -> None:
+    """Two copies of one state may both begin a timeline of one id where a store keeps neither from it."""
+    timeline = make_timeline_id(2, "0011223344556677")
+    full = [
+        FullSnapshot(
+            replica="r",
+            name=SnapshotName(timeline=timeline, txid=Txid(0), seen_ms=seen_ms, seq=Seq(seq)),
+            page_size=4096,
+            checksum=Checksum(seq),
+        )
+        for seq, seen_ms in ((3, 200), (11, 100))
+    ]
+    for seq, under in ((2, None), (3, full[0]), (4, full[0]), (10, full[0]), (11, full[1]), (12, full[1])):
+        assert full_under(Seq(seq), full) is under

@@ -14,6 +14,7 @@ from walrep.core.census import Problem, Snapshot
 from walrep.core.links import Link, Pack
 from walrep.core.names import FullName
 from walrep.core.prunings import Gone
+from walrep.core.snapshots import full_under
 from walrep.core.units import Txid
 
 __all__ = ["Coverage", "TxidRange", "cover", "find_ranges"]
@@ -51,7 +52,7 @@ class TxidRange(msgspec.Struct, frozen=True, kw_only=True):
 
 def cover(
     snapshots: Sequence[Snapshot],
-    full: Mapping[FullName, Snapshot],
+    full: Mapping[FullName, Sequence[Snapshot]],
     runs: list[list[Link]],
     gone: Gone,
     problems: list[Problem],
@@ -90,14 +91,14 @@ def find_ranges(coverages: Sequence[Coverage]) -> tuple[TxidRange, ...]:
 
 
 def _usable_snapshots(
-    snapshots: Sequence[Snapshot], full: Mapping[FullName, Snapshot], problems: list[Problem]
+    snapshots: Sequence[Snapshot], full: Mapping[FullName, Sequence[Snapshot]], problems: list[Problem]
 ) -> Iterator[tuple[Snapshot, Snapshot | None]]:
     """Yield each snapshot that a restore can use, and the full one under it."""
     for each in snapshots:
         if each.name.full is None:
             yield each, None
-        elif each.name.full in full:
-            yield each, full[each.name.full]
+        elif (under := full_under(each.name.seq, full.get(each.name.full, ()))) is not None:
+            yield each, under
         else:
             message = f"the full snapshot under {each.key} is missing"
             problems.append(Problem(kind="orphan-snapshot", message=message, timeline=each.name.timeline))

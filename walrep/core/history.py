@@ -18,6 +18,7 @@ This module must not know how objects are read, nor choose among timelines (`wal
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from math import inf
@@ -135,7 +136,10 @@ def build_history(
     found = sorted(census.timelines.items())
     newest = _find_newest(census.timelines)
     snapshots = [each for _, parts in found for each in parts.snapshots]
-    full = {each.name.as_full: each for each in snapshots if each.name.full is None}
+    full: dict[FullName, list[Snapshot]] = defaultdict(list)
+    for each in snapshots:
+        if each.name.full is None:
+            full[each.name.as_full].append(each)
     timelines = tuple(_timeline(identity, parts, full, gone, newest, problems) for identity, parts in found)
     problems += [problem for each in timelines for problem in _check_parent(each, timelines, gone)]
     timelines = tuple(_with_what_left(timeline, timelines, _held(census)) for timeline in timelines)
@@ -189,7 +193,7 @@ def _find_newest(timelines: Mapping[TimelineId, Parts]) -> _Newest:
 def _timeline(
     identity: TimelineId,
     parts: Parts,
-    full: Mapping[FullName, Snapshot],
+    full: Mapping[FullName, Sequence[Snapshot]],
     gone: Gone,
     newest: _Newest,
     problems: list[Problem],

@@ -10,7 +10,8 @@ for both ends.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -18,6 +19,7 @@ from walrep.core.holding import Holding, Log, Pin, Point, Snapshot
 from walrep.core.lineage import newest_segments
 from walrep.core.links import replacing
 from walrep.core.names import (
+    FullName,
     PackName,
     SnapshotName,
     parse_pack_key,
@@ -25,6 +27,7 @@ from walrep.core.names import (
     parse_segment_name,
     parse_snapshot_key,
 )
+from walrep.core.snapshots import full_under
 from walrep.core.stored import SegmentFact
 from walrep.core.units import Txid
 
@@ -49,19 +52,17 @@ def take_inventory(listing: Iterable[Listed], segments: Mapping[str, SegmentFact
     others: dict[str, int] = {}
     kept: dict[str, str] = {}
     listing = list(listing)
-    full = {
-        name.as_full: each.key
-        for each in listing
-        if (name := parse_snapshot_key(each.key)) is not None and name.full is None
-    }
+    full: dict[FullName, list[_Full]] = defaultdict(list)
+    for each in listing:
+        if (name := parse_snapshot_key(each.key)) is not None and name.full is None:
+            full[name.as_full].append(_Full(each.key, name))
     for each in listing:
         if (fact := segments.get(each.key)) is not None:
             logs.append(_log_of_segment(each, fact))
         elif (pack := parse_pack_key(each.key)) is not None:
             logs.append(_log_of_pack(each, pack))
         elif (snapshot := parse_snapshot_key(each.key)) is not None:
-            under = None if snapshot.full is None else full.get(snapshot.full, "")
-            snapshots.append(_snapshot(each, snapshot, under))
+            snapshots.append(_snapshot(each, snapshot, _key_under(snapshot, full)))
         else:
             others[each.key] = each.size_bytes
             if (pin := parse_pin_key(each.key)) is not None:
@@ -124,3 +125,16 @@ def _snapshot(listed: Listed, name: SnapshotName, under: str | None) -> Snapshot
         base_key=under or "",
         stored_ms=listed.stored_ms,
     )
+
+
+class _Full(msgspec.Struct, frozen=True):
+    key: str
+    name: SnapshotName
+
+
+def _key_under(name: SnapshotName, full: Mapping[FullName, Sequence[_Full]]) -> str | None:
+    """Return the key of the full snapshot under a differential one, empty if there is none; None for a full one."""
+    if name.full is None:
+        return None
+    under = full_under(name.seq, full.get(name.full, ()))
+    return "" if under is None else under.key

@@ -28,6 +28,7 @@ __all__ = [
     "SnapshotKind",
     "SnapshotPlan",
     "SnapshotPolicy",
+    "full_under",
     "newest_full",
     "plan_kind",
     "plan_snapshot",
@@ -158,6 +159,27 @@ def plan_kind(
         return "full", f"{changed} of {count} pages differ from the last full one"
     where = f"transaction {full.name.txid} of timeline {full.name.timeline}"
     return "differential", f"{changed} of {count} pages differ from the full one of {where}"
+
+
+class _Named(Protocol):
+    """A full snapshot by its name."""
+
+    @property
+    def name(self) -> SnapshotName:
+        """What its key says."""
+        ...
+
+
+N = TypeVar("N", bound=_Named)
+
+
+def full_under(seq: Seq, full: Iterable[N]) -> N | None:
+    """Return on which of the full snapshots of one place a differential one with this number was made.
+
+    Two copies of one state may both have made one, where a store does not keep the second from it: the newest counts
+    that was there by then.
+    """
+    return max((each for each in full if each.name.seq <= seq), key=lambda each: each.name.seq, default=None)
 
 
 def newest_full(full: Iterable[P]) -> tuple[P, ...]:
