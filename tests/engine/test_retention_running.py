@@ -79,8 +79,9 @@ async def test_an_old_timeline_goes_when_the_day_is_over_though_nobody_writes(
     protection.compaction = SCALED
     await leave_a_timeline(app, protection)
     now_ms = protection.clock.now_ms()
-    # Midnight comes behind everything that is to be there by then, also on a slow machine.
-    protection.clock.ahead_ms = (now_ms // DAY + 1) * DAY - now_ms - 6000
+    # The old timeline is a day old, whatever the hour is; and midnight comes behind everything that is to be there by
+    # then, also on a slow machine.
+    protection.clock.ahead_ms = (now_ms // DAY + 2) * DAY - now_ms - 8000
     async with protection.running():
         await protection.until(SnapshotWritten)
         await flush(app, protection, 2)

@@ -14,12 +14,16 @@ __all__ = ["Ledger", "Timeline"]
 
 
 class Timeline(msgspec.Struct, eq=False):
-    """One timeline. `anchors`: transactions of which the image is known; those between follow."""
+    """One timeline. `anchors`: transactions of which the image is known; those between follow.
+
+    `shared`: two copies of one state began it, so that its numbers may mean either's, and only bookmarks tell.
+    """
 
     id: str
     host: int
     began_ms: int
     entry_at_begin: Entry | None
+    shared: bool = False
     durable_txid: int = -1
     anchors: dict[int, Entry] = msgspec.field(default_factory=dict)
 
@@ -55,7 +59,7 @@ class Ledger:
             return
         # Two copies of one state may both try.
         self._stage.expect(known.host != host, f"timeline {timeline} began twice")
-        known.entry_at_begin = None
+        known.entry_at_begin, known.shared = None, True
 
     def note_durable(self, bookmark: str) -> None:
         """Note a position that is durable."""

@@ -13,7 +13,7 @@ from tests.model.stage import Stage
 from walrep.core.target import AtBookmark, AtTime, AtTxid, Latest, Target
 from walrep.core.units import Checksum, Position, TimelineId, Txid
 from walrep.engine.restorer import RestoreOutcome, RestoreRequest, restore
-from walrep.errors import RestoreError, WalrepError
+from walrep.errors import RestoreError, TargetAmbiguous, WalrepError
 from walrep.runner import InlineRunner
 from walrep.testing.clock import SimClock
 
@@ -35,7 +35,8 @@ class Restores:
     def transaction(self, timeline: Timeline, txid: int) -> None:
         """Restore a transaction; it may be gone only if nothing promises it."""
         must = self._ledger.must_restore(timeline, txid)
-        self._restore(AtTxid(Txid(txid)), timeline, (txid, must))
+        if not self._restore(AtTxid(Txid(txid)), timeline, (txid, must)):
+            self.bookmark(timeline, txid)
 
     def bookmark(self, timeline: Timeline, txid: int) -> None:
         """The same by its bookmark, if the image is known."""
@@ -56,7 +57,9 @@ class Restores:
     def at_once(self, timeline: Timeline, txid: int) -> None:
         """Restore what is reported durable at this very moment, from what the store holds now. INV-16."""
         outcome = self._attempt(AtTxid(Txid(txid)), timeline.id)
-        if not isinstance(outcome, WalrepError):
+        if timeline.shared and isinstance(outcome, TargetAmbiguous):
+            self.bookmark(timeline, txid)
+        elif not isinstance(outcome, WalrepError):
             self._output.unlink()
         elif self._ledger.must_restore(timeline, txid):
             self._stage.problem(f"transaction {txid} of {timeline.id} is reported durable, but now: {outcome}")
@@ -89,7 +92,8 @@ class Restores:
         target, must = AtTxid(Txid(txid)), self._ledger.must_restore(timeline, txid)
         outcome = self._attempt(target, timeline.id, output)
         if isinstance(outcome, WalrepError):
-            self._stage.expect(not must, f"{target} of {timeline.id} is promised, but: {outcome}")
+            ambiguous = timeline.shared and isinstance(outcome, TargetAmbiguous)
+            self._stage.expect(ambiguous or not must, f"{target} of {timeline.id} is promised, but: {outcome}")
             return None
         position = outcome.plan.position
         entry = timeline.entry(txid)
@@ -109,17 +113,21 @@ class Restores:
         elif entry is not None:
             self._compare_image(entry, f"the newest, transaction {outcome.txid}")
 
-    def _restore(self, target: Target, timeline: Timeline | None, expected: tuple[int, bool]) -> None:
+    def _restore(self, target: Target, timeline: Timeline | None, expected: tuple[int, bool]) -> bool:
+        """Restore, and compare; False where only a bookmark can tell what is meant."""
         txid, must = expected
         outcome = self._attempt(target, None if timeline is None else timeline.id)
+        if timeline is not None and timeline.shared and isinstance(outcome, TargetAmbiguous):
+            return False
         if isinstance(outcome, WalrepError):
             where = f"{target} of {timeline.id if timeline else ''}"
             self._stage.expect(not must, f"{where} is promised, but: {type(outcome).__name__} {outcome}")
             self._stage.expect(isinstance(outcome, RestoreError), f"{where}: {type(outcome).__name__} {outcome}")
-            return
+            return True
         found = self._ledger.timelines[outcome.plan.position.timeline]
         self._stage.expect(outcome.txid == txid, f"{target}: transaction {outcome.txid} was restored")
         self._compare(found, txid, type(target).__name__)
+        return True
 
     def _compare(self, timeline: Timeline, txid: int, how: str) -> None:
         entry = timeline.entry(txid)

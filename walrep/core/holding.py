@@ -104,13 +104,15 @@ class Log(msgspec.Struct, frozen=True, kw_only=True):
 class Holding(msgspec.Struct, frozen=True, kw_only=True):
     """Everything in a replica. `others`: the sizes of all other objects by key, also of those that cannot be read.
 
-    `reserved`: what somebody else needs, by key, and what for.
+    `beside`: of them the segments that packs hold, too, and the keys of these packs. `reserved`: what somebody else
+    needs, by key, and what for.
     """
 
     snapshots: Sequence[Snapshot]
     logs: Sequence[Log]
     pins: Sequence[Pin] = ()
     others: Mapping[str, int] = {}
+    beside: Mapping[str, Sequence[str]] = {}
     reserved: Mapping[str, str] = {}
 
     def sizes(self) -> dict[str, int]:

@@ -1,8 +1,9 @@
 """From a listing to what retention decides on.
 
 The keys of packs, snapshots and pins tell what they are; segments are known from their headers and footers. What is not
-known is none of retention's business, and stays: so do segments beside the pack that replaces them, which compaction
-deletes. Other unknown segments are to be read first: what another writer has stored since may rest on what looks old.
+known is none of retention's business, and stays; but a segment beside a pack that replaces it, which compaction deletes
+unless it is its writer's newest (INV-24), goes when the pack goes. Other unknown segments are to be read first: what
+another writer has stored since may rest on what looks old.
 
 A key tells when the first and the last transaction were seen; as a clock can step between the two, the later one counts
 for both ends.
@@ -68,16 +69,25 @@ def take_inventory(listing: Iterable[Listed], segments: Mapping[str, SegmentFact
             if (pin := parse_pin_key(each.key)) is not None:
                 pins.append(Pin(name=pin.name, point=Point(pin.position.timeline, pin.position.txid)))
                 kept[each.key] = "a person keeps a position by this name"
+    beside = {key: packs for key, packs in _packs_of(listing, segments).items() if packs}
     reserved = dict.fromkeys(sorted(newest_segments(logs)), _NEWEST) | kept
-    return Holding(logs=logs, snapshots=snapshots, pins=pins, others=others, reserved=reserved)
+    return Holding(logs=logs, snapshots=snapshots, pins=pins, others=others, beside=beside, reserved=reserved)
 
 
 def unknown_segments(listing: Iterable[Listed], segments: Mapping[str, SegmentFact]) -> frozenset[str]:
     """Return the keys of segments that are not known, and that no pack replaces."""
+    return frozenset(key for key, packs in _packs_of(listing, segments).items() if not packs)
+
+
+def _packs_of(listing: Iterable[Listed], segments: Mapping[str, SegmentFact]) -> dict[str, tuple[str, ...]]:
+    """Return the keys of the segments that are not known, each with those of the packs that replace it."""
     keys = {each.key for each in listing}
     names = {key: name for key in keys - segments.keys() if (name := parse_segment_name(key)) is not None}
-    packs = [pack for key in sorted(keys) if names and (pack := parse_pack_key(key)) is not None]
-    return frozenset(key for key, name in names.items() if replacing(name, packs) is None)
+    packs = [(key, pack) for key in sorted(keys) if names and (pack := parse_pack_key(key)) is not None]
+    return {
+        segment: tuple(key for key, pack in packs if replacing(name, [pack]) is not None)
+        for segment, name in names.items()
+    }
 
 
 def _log_of_segment(listed: Listed, fact: SegmentFact) -> Log:

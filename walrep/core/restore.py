@@ -17,6 +17,7 @@ from typing import NoReturn
 
 import msgspec
 
+from walrep.core.copies import own_timeline, refuse_shared
 from walrep.core.history import Coverage, History, Pack, Snapshot, Timeline
 from walrep.core.moments import UNKNOWABLE, find_moment, list_moments, straddling
 from walrep.core.records import Known, Needs, SnapshotEnds
@@ -89,6 +90,7 @@ def plan_restore(
             if timeline is None:
                 _refuse_rivals(history, now_ms)
             chosen = select_timeline(history, timeline)
+            refuse_shared(chosen)
             _refuse_beyond(history, chosen, txid)
             reasons = (f"transaction {txid} was asked for", _timeline_reason(chosen, timeline))
             return _plan(chosen, known, txid, reasons, ())
@@ -96,6 +98,7 @@ def plan_restore(
             if timeline is None:
                 _refuse_rivals(history, now_ms)
             chosen = select_timeline(history, timeline)
+            refuse_shared(chosen)
             _refuse_unfinished(history, chosen)
             reasons = ("the newest transaction was asked for", _timeline_reason(chosen, timeline))
             age_ms = max(0, now_ms - chosen.ranges[-1].last_seen_ms)
@@ -165,6 +168,7 @@ def _plan_time(
     except TargetNotFound as error:
         raise TargetNotFound(error.message, detail=error.detail, hint=describe_ranges(timelines)) from None
     chosen = next(each for each in timelines if each.id == found.timeline)
+    refuse_shared(chosen)
     if found.txid == chosen.readable_txid:
         # Before it is called one of two that may be meant: it may be neither.
         _refuse_lost(history, timelines, chosen)
@@ -183,7 +187,10 @@ def _plan_bookmark(history: History, known: Known, position: Position, timeline:
     if timeline is not None and select_timeline(history, timeline).id != chosen.id:
         raise UsageError("the bookmark is of another timeline", detail=f"{position} and --timeline {timeline}")
     _refuse_beyond(history, chosen, position.txid)
-    plan = _plan(chosen, known, position.txid, ("a bookmark was given, and its checksum is the recorded one",), ())
+    own = own_timeline(chosen, known, position)
+    if isinstance(own, Needs):
+        return own
+    plan = _plan(own, known, position.txid, ("a bookmark was given, and its checksum is the recorded one",), ())
     if isinstance(plan, RestorePlan) and plan.position != position:
         raise TargetNotFound(
             "the replica's record contradicts the bookmark",

@@ -14,15 +14,16 @@ A policy asks for **points**: positions that stay restorable, as far as they are
 What they need (`walrep.core.holding`) is kept, INV-25. So are fences, for as long as there is the replica; what is
 reserved for another purpose; the opening of a timeline for as long as anything of it is kept or no timeline is younger;
 and everything that is neither a log nor a snapshot. What compaction has replaced is compaction's to delete: here a pack
-and the segments in it count alike.
+and the segments in it count alike, and one of which no more is known than that goes with the pack.
 
 How old an object is, three clocks may tell: the writer's, at the first and at the last transaction, and the store's,
 when it was stored. Nothing is deleted that one of them calls young.
 
-The rest is deleted **in the order of the plan**: logs from the newest down, of the youngest timeline first;
-differential snapshots; full ones; openings of timelines of which nothing is left. Hence, after any number of deletions:
-every point is restorable; no log is left without what it rests on, and no differential without its full, unless it was
-so before; and a plan made then ends where this one ends, because nothing that a rule looks at is ever deleted by it.
+The rest is deleted **in the order of the plan**: segments beside their packs; logs from the newest down, of the
+youngest timeline first; differential snapshots; full ones; openings of timelines of which nothing is left. Hence, after
+any number of deletions: every point is restorable; no log is left without what it rests on, and no differential without
+its full, unless it was so before; and a plan made then ends where this one ends, because nothing that a rule looks at
+is ever deleted by it.
 A DELETE of many keys has no order; one that was cut off endangers no point either, but may leave logs that rest on
 nothing until the next run. What opens a timeline goes in a step of its own, so that nothing is left without it.
 """
@@ -76,6 +77,7 @@ UNREMARKABLE_COUNT = 10
 """A run that deletes at most so many objects is never refused: a few days' pause makes that of two a day."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_OTHER = "not a log and not a snapshot of this replica"
 
 
 class RetentionPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -140,11 +142,14 @@ def plan_retention(holding: Holding, policy: RetentionPolicy, now_ms: int) -> Re
         holding.reserved.items(),
         *(needs_of_points(survey, each) for each in points),
         *(needs_of_snapshot(survey, snapshot, reason) for snapshot, reason in snapshots),
-        ((key, "not a log and not a snapshot of this replica") for key in holding.others),
+        ((key, _OTHER) for key in holding.others if key not in holding.beside),
     )
     kept: dict[str, str] = {}
     for key, reason in needs:
         kept.setdefault(key, reason)
+    for key, packs in holding.beside.items():
+        if not kept.keys().isdisjoint(packs):
+            kept.setdefault(key, "a pack that is kept replaces it: compaction decides")
     kept |= _living_openings(survey, kept)
     deletions = _deletions(holding, kept)
     delete_bytes = sum(sizes[key] for key in deletions)
@@ -319,6 +324,8 @@ def _deletions(holding: Holding, kept: Mapping[str, str]) -> dict[str, str]:
     snapshots = [each for each in holding.snapshots if each.key not in kept]
     snapshots.sort(key=lambda each: (each.kind == "full", timeline_number(each.timeline), each.txid, each.key))
     deletions: dict[str, str] = {}
+    for key in sorted(holding.beside.keys() - kept.keys()):
+        deletions[key] = "the pack that replaces it is deleted"
     for log in logs:
         if not log.is_opening:
             seen = format_time(log.newest_ms)

@@ -22,7 +22,7 @@ from walrep.clock import Clock
 from walrep.core.history import Snapshot
 from walrep.core.names import parse_pack_key
 from walrep.core.restore import RestorePlan
-from walrep.core.target import AtTxid, Latest, Target, depends_on_end
+from walrep.core.target import AtBookmark, Latest, Target, depends_on_end
 from walrep.disk.atomic import fsync_directory, map_os_errors, publish, temporary_path
 from walrep.engine.apply import BlockBatch, SliceApplier, SnapshotLoader, naming
 from walrep.engine.fetch import ReplicaReader
@@ -168,7 +168,7 @@ class _Restore:
             try:
                 plan = await self._plan(target, timeline)
                 # What is planned stays: should an object be gone, the same transaction from what is there then.
-                target, timeline = AtTxid(plan.position.txid), plan.position.timeline
+                target, timeline = AtBookmark(plan.position), None
                 self._notices = self._notices or plan.notices
                 await self._steps.planned()
                 notices = () if request.dry_run else await self._attempt(plan, output)
