@@ -118,13 +118,6 @@ def test_what_is_not_known_is_none_of_retentions_business(key: str) -> None:
     assert holding.others == {key: 10}
 
 
-def test_what_a_pack_replaces_is_told_with_the_pack() -> None:
-    other = segment_key(3, "ffffffffffffffff")
-    holding = take_inventory(listed(segment_key(4), segment_key(6), other, pack(2, 4), pack(2, 5)), {})
-    assert holding.beside == {segment_key(4): (pack(2, 4), pack(2, 5))}
-    assert set(holding.others) == {segment_key(4), segment_key(6), other}
-
-
 def test_the_newest_segment_is_reserved_also_beside_a_pack_of_its_number() -> None:
     facts = {each.key: each for each in (fact(3), fact(4))}
     holding = take_inventory(listed(*facts, pack(2, 4)), facts)

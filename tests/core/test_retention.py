@@ -327,18 +327,6 @@ def test_what_is_not_understood_stays() -> None:
     assert (plan.keep_count, plan.keep_bytes, plan.delete_count) == (2, 105, 0)
 
 
-def test_what_stands_beside_packs_stays_as_long_as_one_of_them() -> None:
-    """Compaction leaves the newest segment of a writer there, which may have gone for ever."""
-    logs = [opening(0), log(1, 10, (0, 1)), log(1, 5, (0, 1), key="1/early"), opening(50, B), log(1, 9, (51, 52), B)]
-    beside = {"newest": ("1/log/1-10",), "twice": ("1/early", "2/log/1-9"), "kept": ("2/log/1-9",)}
-    snapshots = [full(0, 0), full(0, 50, B)]
-    holding = Holding(logs=logs, snapshots=snapshots, others=dict.fromkeys(beside, 1), beside=beside)
-    plan = plan_retention(holding, WEEK, day(90))
-    assert plan.deletions == ("newest", "1/early", "1/log/1-10", "1/full/0", "1/opening")
-    assert reason(plan, "newest") == "the pack that replaces it is deleted"
-    assert reason(plan, "twice") == "a pack that is kept replaces it: compaction decides"
-
-
 def test_a_differential_without_its_full_is_no_restore_point() -> None:
     snapshots = [full(0, 0), full(10, 1, base="1/full/gone"), full(20, 2, base="1/full/lost")]
     plan = plan_at(90, WEEK, [log(1, 10, (0, 1)), log(11, 20, (1, 2))], snapshots)

@@ -28,6 +28,8 @@ class Apps:
         """What is open: "read" or "write"."""
         self.touched = False
         """Whether anything was done to the files since walrep looked at them."""
+        self.rolled_back = False
+        """Whether a transaction was taken back since the last commit; what it spilled may stand in the log."""
         self._stage = stage
         self._processes: dict[int, Child] = {}
         self._connections: set[Place] = set()
@@ -68,6 +70,7 @@ class Apps:
         before = self.entry
         if place not in self.transactions:
             self._run(place, ["begin immediate", *statements, "rollback"])
+            self.rolled_back = True
             self._stage.expect(self.entry is before, "a rollback changed the database")
 
     def execute(self, place: Place, sql: str) -> None:
@@ -84,6 +87,7 @@ class Apps:
         """End a transaction that is open."""
         if self.transactions.pop(place, None) is not None:
             self._run(place, ["commit" if commit else "rollback"])
+            self.rolled_back = self.rolled_back or not commit
 
     def checkpoint(self, place: Place, mode: str) -> None:
         """Run a checkpoint; one that waits must get on unless a transaction of the apps is in the way."""
@@ -245,6 +249,6 @@ class Apps:
     def _note_entry(self, digest: str, hashes: bytes, checksum: int) -> None:
         now_ms = self._stage.clock.now_ms()
         self.entry = self._stage.images.add((digest, hashes, checksum), self.entry, true_ms=now_ms, wall_ms=now_ms)
-        self._hidden = False
+        self._hidden = self.rolled_back = False
         self._stage.found.commits += 1
         self._stage.note("commit", self.entry.number, len(hashes) // 8, "pages")

@@ -90,7 +90,8 @@ def plan_restore(
             if timeline is None:
                 _refuse_rivals(history, now_ms)
             chosen = select_timeline(history, timeline)
-            refuse_shared(chosen)
+            if (needs := refuse_shared(chosen, known)) is not None:
+                return needs
             _refuse_beyond(history, chosen, txid)
             reasons = (f"transaction {txid} was asked for", _timeline_reason(chosen, timeline))
             return _plan(chosen, known, txid, reasons, ())
@@ -98,7 +99,8 @@ def plan_restore(
             if timeline is None:
                 _refuse_rivals(history, now_ms)
             chosen = select_timeline(history, timeline)
-            refuse_shared(chosen)
+            if (needs := refuse_shared(chosen, known)) is not None:
+                return needs
             _refuse_unfinished(history, chosen)
             reasons = ("the newest transaction was asked for", _timeline_reason(chosen, timeline))
             age_ms = max(0, now_ms - chosen.ranges[-1].last_seen_ms)
@@ -168,7 +170,8 @@ def _plan_time(
     except TargetNotFound as error:
         raise TargetNotFound(error.message, detail=error.detail, hint=describe_ranges(timelines)) from None
     chosen = next(each for each in timelines if each.id == found.timeline)
-    refuse_shared(chosen)
+    if (needs := refuse_shared(chosen, known)) is not None:
+        return needs
     if found.txid == chosen.readable_txid:
         # Before it is called one of two that may be meant: it may be neither.
         _refuse_lost(history, timelines, chosen)
