@@ -7,6 +7,7 @@ so nothing of the product is replaced.
 
 from __future__ import annotations
 
+import random
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -33,10 +34,20 @@ from walrep.disk.spool import BASE_PART, SNAPSHOT_PART, Recovered, Sealed, Spool
 from walrep.disk.state import StateDirectory
 from walrep.testing.replay import ReplayedState, list_timelines, replay
 
-__all__ = ["SpoolRig", "kill_points", "mark_after", "restored_images"]
+__all__ = ["BASE", "SpoolRig", "kill_points", "mark_after", "page", "restored_images"]
 
 NONCE = "0011223344556677"
 PAGE_SIZE = 512
+
+
+def page(number: int) -> bytes:
+    """Return the content of a page, which tells it from others."""
+    return random.Random(number).randbytes(PAGE_SIZE)
+
+
+BASE = {pgno: page(pgno) for pgno in range(1, 6)}
+"""What the database of a rig has at first."""
+
 _EVENTS = frozenset({"open", "os.rename", "os.remove", "os.link", "os.truncate", "os.mkdir"})
 _watching: list[Callable[[], None]] = []
 

@@ -2,31 +2,14 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.disk.spooling import SpoolRig, restored_images
+from tests.disk.spooling import BASE, SpoolRig, page, restored_images
 from walrep.core.units import format_seq
 from walrep.disk.outbox import OutboxItem
 from walrep.errors import SpoolError
-
-
-def page(number: int) -> bytes:
-    return random.Random(number).randbytes(512)
-
-
-BASE = {pgno: page(pgno) for pgno in range(1, 6)}
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[SpoolRig]:
-    made = SpoolRig(tmp_path / "state")
-    made.begin(BASE)
-    yield made
-    made.close()
 
 
 def sealed_item(rig: SpoolRig) -> OutboxItem:

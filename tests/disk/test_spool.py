@@ -2,36 +2,20 @@
 
 from __future__ import annotations
 
-import random
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from tests.disk.spooling import SpoolRig, kill_points, mark_after, restored_images
+from tests.disk.spooling import BASE, SpoolRig, kill_points, mark_after, page, restored_images
 from walrep.core.journal import entry_from_job
 from walrep.core.merge import OpenChunk
 from walrep.core.objects import SegmentHeader
 from walrep.core.segment import SegmentChunk, read_segment
 from walrep.core.units import format_seq
 from walrep.errors import SpoolFull
-
-
-def page(number: int) -> bytes:
-    return random.Random(number).randbytes(512)
-
-
-BASE = {pgno: page(pgno) for pgno in range(1, 6)}
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[SpoolRig]:
-    made = SpoolRig(tmp_path / "state")
-    made.begin(BASE)
-    yield made
-    made.close()
 
 
 def write_some(rig: SpoolRig) -> None:
@@ -275,7 +259,7 @@ def test_the_outbox_has_a_limit(tmp_path: Path) -> None:
     def fill() -> int:
         count = 0
         while count < 1000:
-            rig.commit((1 + count % 5, random.Random(count).randbytes(512)))
+            rig.commit((1 + count % 5, page(count)))
             count += 1
         return count
 

@@ -5,19 +5,13 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from random import Random
 
 import pytest
 
-from tests.disk.spooling import SpoolRig, kill_points, restored_images
+from tests.disk.spooling import SpoolRig, kill_points, page, restored_images
 from walrep.disk.full import load_full
 from walrep.disk.peek import snapshot_ends
 from walrep.errors import SpoolError, SpoolFull
-
-
-def page(number: int) -> bytes:
-    return Random(number).randbytes(512)
-
 
 BASE = {pgno: page(pgno) for pgno in range(1, 61)}
 

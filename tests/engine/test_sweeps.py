@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from walrep.core.checkpoint import Pace
+from walrep.core.checkpoint import Urgency
 from walrep.engine.captures import SweepPolicy, Sweeps
 from walrep.runner import InlineRunner
 from walrep.testing.clock import SimClock
@@ -12,22 +12,22 @@ from walrep.testing.virtual import InlineExecutor, LoopCaptures
 
 
 class Unit:
-    """Notes when it was looked at; its pace is that of the first span that is not over, else quiet."""
+    """Notes when it was looked at; its urgency is that of the first span that is not over, else quiet."""
 
-    def __init__(self, clock: SimClock, *spans: tuple[float, Pace], takes_s: float = 0.0) -> None:
+    def __init__(self, clock: SimClock, *spans: tuple[float, Urgency], takes_s: float = 0.0) -> None:
         self.looked_s: list[float] = []
         self.broken: Exception | None = None
         self._clock = clock
         self._spans = spans
         self._takes_s = takes_s
 
-    def tick(self) -> Pace:
+    def tick(self) -> Urgency:
         if self.broken is not None:
             raise self.broken
         now_s = self._clock.monotonic_s()
         self.looked_s.append(round(now_s, 3))
         self._clock.advance(self._takes_s)
-        return next((pace for until_s, pace in self._spans if now_s < until_s), Pace.QUIET)
+        return next((urgency for until_s, urgency in self._spans if now_s < until_s), Urgency.QUIET)
 
     def waits(self, first_s: float, last_s: float) -> set[float]:
         """Return how far apart the looks within a span of time were."""
@@ -43,7 +43,7 @@ def fail(error: Exception) -> None:
 def test_the_less_is_going_on_the_less_often_a_database_is_looked_at() -> None:
     clock = SimClock()
     captures = LoopCaptures(clock, SweepPolicy())
-    unit = Unit(clock, (2.0, Pace.HURRY), (8.0, Pace.ACTIVE))
+    unit = Unit(clock, (2.0, Urgency.HURRY), (8.0, Urgency.ACTIVE))
 
     async def main() -> None:
         await captures.run(lambda: captures.add(unit, fail))
@@ -65,7 +65,7 @@ def test_the_less_is_going_on_the_less_often_a_database_is_looked_at() -> None:
 def test_idle_databases_are_not_looked_at_more_often_because_another_one_is_busy() -> None:
     clock = SimClock()
     captures = LoopCaptures(clock, SweepPolicy())
-    busy, idle = Unit(clock, (100.0, Pace.HURRY)), Unit(clock)
+    busy, idle = Unit(clock, (100.0, Urgency.HURRY)), Unit(clock)
 
     async def main() -> None:
         await captures.run(lambda: captures.add(busy, fail))

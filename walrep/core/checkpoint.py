@@ -44,10 +44,10 @@ __all__ = [
     "CapturePolicy",
     "Growth",
     "KeeperView",
-    "Pace",
     "Standstill",
     "Step",
     "TickView",
+    "Urgency",
     "WriteLockAdvice",
     "next_passive_wait",
     "note_growth",
@@ -188,7 +188,7 @@ def _plan_with_backlog(view: TickView, policy: CapturePolicy) -> Step:
     return Step.REST if is_current and index.max_frame <= policy.wal_frames_max else Step.WAIT
 
 
-class Pace(enum.IntEnum):
+class Urgency(enum.IntEnum):
     """How soon to look again."""
 
     QUIET = 0

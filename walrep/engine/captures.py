@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from walrep.clock import Clock
-from walrep.core.checkpoint import Pace
+from walrep.core.checkpoint import Urgency
 from walrep.sqlite.failures import database_error, map_database_errors
 
 __all__ = ["CaptureThread", "Captures", "DatabaseCaptures", "SweepPolicy", "Sweepable", "Sweeps"]
@@ -46,7 +46,7 @@ class SweepPolicy(msgspec.Struct, frozen=True, kw_only=True):
 class Sweepable(Protocol):
     """Something with a tick."""
 
-    def tick(self) -> Pace:
+    def tick(self) -> Urgency:
         """Do what there is to do; return how soon to look again."""
         ...
 
@@ -118,7 +118,7 @@ class _Ring(msgspec.Struct):
 
 
 class Sweeps:
-    """The units that are swept, each as often as its own pace asks for; all calls come from one thread.
+    """The units that are swept, each as often as it asks for; all calls come from one thread.
 
     A thousand idle databases must not be looked at every 10 ms because one is busy, so units are kept in rings: one for
     those in a hurry, and one for each wait of the policy.
@@ -173,14 +173,14 @@ class Sweeps:
         moved: list[_Swept] = []
         for each in list(ring.units.values()):
             try:
-                pace = each.unit.tick()
+                urgency = each.unit.tick()
             except Exception as error:  # noqa: BLE001  one database's failure must not end the others' protection
                 self.remove(each.unit)
                 each.failed(error)
                 continue
-            if pace is not Pace.QUIET:
+            if urgency is not Urgency.QUIET:
                 each.active_s = began_s
-                each.hurry_s = began_s if pace is Pace.HURRY else each.hurry_s
+                each.hurry_s = began_s if urgency is Urgency.HURRY else each.hurry_s
             if self._ring_of(each, began_s) is not ring:
                 moved.append(each)
         now_s = self._clock.monotonic_s()

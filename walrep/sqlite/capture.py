@@ -14,10 +14,10 @@ from walrep.clock import Clock
 from walrep.core.checkpoint import (
     CapturePolicy,
     Growth,
-    Pace,
     Standstill,
     Step,
     TickView,
+    Urgency,
     note_growth,
     note_locks,
     plan_tick,
@@ -117,7 +117,7 @@ class Capture:
 
     # -- one tick ---------------------------------------------------------------------------------------------------
 
-    def tick(self) -> Pace:
+    def tick(self) -> Urgency:
         """Capture what was committed and move the keeper; return how soon to look again.
 
         Raises:
@@ -127,13 +127,13 @@ class Capture:
         """
         now_s = self.clock.monotonic_s()
         try:
-            pace = self._look(now_s, self.clock.now_ms())
+            urgency = self._look(now_s, self.clock.now_ms())
         except DatabaseBusy as error:
             return self._wait_for_index(now_s, error)
         self._unreadable_since_s = None
-        return pace
+        return urgency
 
-    def _look(self, now_s: float, now_ms: int) -> Pace:
+    def _look(self, now_s: float, now_ms: int) -> Urgency:
         raw = self.files.raw_index()
         changed = raw != self._raw
         if changed or not self._nobody_waits:
@@ -141,7 +141,7 @@ class Capture:
         if now_s < self._rest_until_s and not changed and not self._is_waited_for(now_s):
             self.reader.looked(now_ms)
             self._check_replaced(now_s)
-            return Pace.QUIET if self._standstill is None else Pace.HURRY
+            return Urgency.QUIET if self._standstill is None else Urgency.HURRY
         self._raw, self._rest_until_s, self._nobody_waits = raw, -inf, False
         # Where the queue was full not everything is captured. The keeper moves all the same: it stops at what was
         # committed when it began, so that checkpoints go on while writers outrun the compression.
@@ -155,10 +155,10 @@ class Capture:
         frames = self.reader.counts.frames
         self._growth = note_growth(self._growth, now_s=now_s, frames=frames, policy=self.policy)
         if self._growth.is_fast or self._standstill is not None or self.keeper.aside:
-            return Pace.HURRY
-        return Pace.ACTIVE if changed or self._rest_until_s < now_s else Pace.QUIET
+            return Urgency.HURRY
+        return Urgency.ACTIVE if changed or self._rest_until_s < now_s else Urgency.QUIET
 
-    def _wait_for_index(self, now_s: float, error: DatabaseBusy) -> Pace:
+    def _wait_for_index(self, now_s: float, error: DatabaseBusy) -> Urgency:
         """A writer is stopped, or died, half-way through publishing: the keeper that is held protects what there is."""
         if self._unreadable_since_s is None:
             self._unreadable_since_s = now_s
@@ -168,7 +168,7 @@ class Capture:
         if waited_s > _UNREADABLE_S_MAX / 10 and not self.keeper.overlapping:
             self.keeper.recover_index()
         self._rest_until_s = -inf
-        return Pace.HURRY
+        return Urgency.HURRY
 
     # -- the keeper -------------------------------------------------------------------------------------------------
 
