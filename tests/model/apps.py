@@ -117,6 +117,10 @@ class Apps:
         """Kill one process."""
         if process in self._processes:
             self._processes.pop(process).kill()
+            open_writes = (
+                place for place, kind in self.transactions.items() if place[0] == process and kind == "write"
+            )
+            self.rolled_back = self.rolled_back or any(open_writes)
             self._connections = {each for each in self._connections if each[0] != process}
             self.transactions = {each: kind for each, kind in self.transactions.items() if each[0] != process}
             self._after()

@@ -13,7 +13,8 @@ The proof must come from what is in the files. The cases:
                  file, so whatever was committed since is in this one, from its first frame.
     compare      one of these two, if the database file turns out to be what was captured, page for page.
     broken       anything else, also the log being behind what was captured (the machine lost its tail): the timeline
-                 ends, and a new one begins.
+                 ends, and a new one begins. Frames of a transaction that was taken back count as if it had been
+                 committed: they may stand over the last captured one, or continue it.
 
 "Restarted" and "clean end" rest on what was written before: where a generation ended, and the file's times. Within one
 boot of the machine the kernel answers for that. A power cut takes back what was not synced: SQLite's checkpoints end in
