@@ -8,11 +8,13 @@ from walrep.core.lineage import (
     ACTIVE_MS,
     Claim,
     Rivalry,
-    check_sequence,
     conflict_with,
+    is_proof_stale,
     judge_rival,
     plan_claim,
     refuse_active_writer,
+    refuse_lost,
+    unknown_names,
 )
 from walrep.core.names import SegmentName
 from walrep.core.objects import ReplicaInfo, SegmentHeader, TimelineStart, Writer
@@ -77,26 +79,21 @@ def test_a_replica_of_a_later_format_is_never_written(mine: LocalState | None, *
 
 
 @pytest.mark.parametrize(
-    ("listed", "durable", "outbox", "foreign"),
+    ("listed", "durable", "unknown"),
     [
-        ([], 0, [], None),
-        ([], 0, [1], None),
-        ([1], 0, [1], None),
-        ([4], 4, [], None),
-        ([4], 4, [5, 6], None),
-        ([4, 5], 4, [5, 6], None),
-        ([4, 5], 4, [], 5),
-        ([4, 5, 6, 7], 4, [5, 6], 7),
-        ([1], 0, [], 1),
-        ([9, 8], 8, [], 9),
+        ([], 0, []),
+        ([4], 4, []),
+        ([4, 5], 4, [5]),
+        ([4, 7, 6, 5], 4, [5, 6, 7]),
+        ([1], 0, [1]),
+        ([9, 8], 8, [9]),
     ],
 )
-def test_a_segment_that_is_not_ours_is_found(
-    listed: list[int], durable: int, outbox: list[int], foreign: int | None
+def test_what_stands_behind_ones_own_newest_is_to_be_looked_at(
+    listed: list[int], durable: int, unknown: list[int]
 ) -> None:
-    waiting = [Seq(seq) for seq in outbox]
-    found = check_sequence(names(listed), durable=Seq(durable), outbox=waiting, nonce="")
-    assert found.foreign == (None if foreign is None else SegmentName(Seq(foreign)))
+    found = unknown_names(names(listed), after=SegmentName(Seq(durable)), creates_only=True)
+    assert found == names(unknown)
 
 
 def names(seqs: list[int], nonce: str = "") -> list[SegmentName]:
@@ -104,14 +101,18 @@ def names(seqs: list[int], nonce: str = "") -> list[SegmentName]:
 
 
 @pytest.mark.parametrize(
-    ("theirs", "foreign"), [([], None), ([3], None), ([4], 4), ([5], 5), ([6], 6), ([4, 9], 4), ([9, 8], 8)]
+    ("theirs", "creates_only", "unknown"),
+    [([], False, []), ([4, 9], False, []), ([4], True, [4]), ([9, 8], True, [8, 9])],
 )
-def test_where_keys_have_a_nonce_a_number_of_ours_may_be_another_writers_too(
-    theirs: list[int], foreign: int | None
+def test_where_keys_have_a_nonce_those_of_others_are_judged_by_what_they_hold(
+    theirs: list[int],
+    creates_only: bool,  # noqa: FBT001  a row of the table
+    unknown: list[int],
 ) -> None:
-    listed = [name for name in names([4, 5], "ours") + names(theirs, "theirs") if name.seq >= 4]
-    found = check_sequence(listed, durable=Seq(4), outbox=[Seq(5), Seq(6)], nonce="ours")
-    assert found.foreign == (None if foreign is None else SegmentName(Seq(foreign), "theirs"))
+    """Where they have none any more, whoever has one is another writer."""
+    listed = names([4, 5], "ours") + names(theirs, "theirs")
+    found = unknown_names(listed, after=SegmentName(Seq(4), "ours"), creates_only=creates_only)
+    assert found == sorted(names([5], "ours") + names(unknown, "theirs"))
 
 
 def header(
@@ -176,9 +177,14 @@ def test_the_one_that_was_shut_out_learns_by_whom_and_when() -> None:
 @pytest.mark.parametrize("listed", [[], [5], [5, 6]])
 def test_a_store_that_lost_what_it_acknowledged_is_refused(listed: list[int]) -> None:
     with pytest.raises(ReplicaConflict, match="segment 4 is missing"):
-        check_sequence(names(listed), durable=Seq(4), outbox=[Seq(5)], nonce="")
+        refuse_lost(names(listed), SegmentName(Seq(4)))
 
 
-def test_one_before_a_segment_that_was_stored_unknown_may_be_in_a_pack() -> None:
-    """Whether the one behind it is another writer's, its PUT tells."""
-    assert check_sequence(names([5]), durable=Seq(4), outbox=[Seq(5)], nonce="", replaced=True).foreign is None
+@pytest.mark.parametrize(("listed", "durable", "replaced"), [([], 0, False), ([4, 5], 4, False), ([5], 4, True)])
+def test_what_is_there_or_accounted_for_is_not_lost(listed: list[int], durable: int, replaced: bool) -> None:  # noqa: FBT001
+    refuse_lost(names(listed), SegmentName(Seq(durable)), replaced=replaced)
+
+
+def test_a_proof_is_stale_long_before_a_number_can_be_freed() -> None:
+    assert not is_proof_stale(299.0, 600.0)
+    assert is_proof_stale(300.0, 600.0)

@@ -17,7 +17,7 @@ from walrep.core.compaction import CompactionPolicy
 from walrep.core.events import Event
 from walrep.core.flush import FlushPolicy
 from walrep.core.names import REPLICA_KEY
-from walrep.core.objects import REPLICA_FORMAT, ReplicaInfo, Writer
+from walrep.core.objects import REPLICA_FORMAT, ReplicaInfo, SegmentHeader, Writer
 from walrep.core.state import LocalState
 from walrep.core.units import Seq
 from walrep.disk.spool import Spool
@@ -77,6 +77,11 @@ class OpenGate:
 
     async def admit(self, _spool: Spool) -> None:
         """Return at once."""
+
+    @asynccontextmanager
+    async def storing(self, _state: LocalState, _header: SegmentHeader) -> AsyncIterator[Callable[[], None]]:
+        """Ask nobody."""
+        yield lambda: None
 
     async def look_for_rivals(self, _state: LocalState, _uploaded: Seq) -> None:
         """Find nobody."""

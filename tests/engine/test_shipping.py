@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from tests.disk.spooling import SpoolRig
+from tests.engine.protection import OverwritingStore
 from tests.engine.shipment import RecordedFaults, Shipment, images_in
 from walrep.core.events import Flushed, SnapshotWritten
 from walrep.core.flush import FlushPolicy
@@ -172,6 +174,20 @@ def test_the_object_of_another_writer_is_a_conflict(shipment: Shipment, tmp_path
     assert shippers[0].durable is not None
     assert shippers[0].durable.txid == 0
     assert [item.seq for item in shipment.rig.spool.outbox()] == [2]
+
+
+def test_a_copy_of_the_state_is_not_overwritten_where_the_store_would(shipment: Shipment, tmp_path: Path) -> None:
+    """INV-20: its segments have the same nonce in their keys."""
+    own = shipment.rig.spool.state.writer.nonce
+    theirs = MemoryObject(foreign_segment(tmp_path, nonce=own), 0)
+    shipment.memory = OverwritingStore(clock=shipment.clock)
+    shipment.rig.spool.update(creates_only=False)
+    shipment.memory.objects[segment_key(2, own)] = theirs
+    with pytest.raises(ExceptionGroup) as group:
+        shipment.run(partial(commit_and_drain, shipment))
+    (conflict,) = group.value.exceptions
+    assert isinstance(conflict, ReplicaConflict)
+    assert shipment.memory.objects[segment_key(2, own)] == theirs
 
 
 def test_an_outage_ends_with_few_large_objects(shipment: Shipment, tmp_path: Path) -> None:

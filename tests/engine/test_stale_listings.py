@@ -12,6 +12,7 @@ from walrep.core.names import segment_key
 from walrep.core.state import STATE_FORMAT, LocalState
 from walrep.core.target import AtBookmark, AtTime, AtTxid, Latest, Target, depends_on_end
 from walrep.core.units import Checksum, Position, Seq, Txid
+from walrep.disk.peek import parse_segment_header
 from walrep.engine.lineage import check_store
 from walrep.engine.pins import keep
 from walrep.engine.planning import Wanted
@@ -136,12 +137,13 @@ async def test_what_was_packed_behind_a_segment_of_which_the_answer_was_lost_is_
     state = LocalState(
         format=STATE_FORMAT, replica="r", url="memory:", writer=builder.writer, next_seq=Seq(6), first_seq=Seq(1)
     )
+    waiting = parse_segment_header(builder.objects[segment_key(5)])
     store = memory_store(builder.objects)
     if becomes == "packed":
-        assert await check_store(store, state, [Seq(5)]) == []
+        assert await check_store(store, state, [waiting]) == []
     else:
         with pytest.raises(ReplicaConflict, match="segment 4 is missing"):
-            await check_store(store, state, [Seq(5)])
+            await check_store(store, state, [waiting])
 
 
 def test_the_next_segment_has_the_next_number_and_the_nonce_of_the_last() -> None:

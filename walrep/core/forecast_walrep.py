@@ -163,7 +163,10 @@ def forecast_walrep(workload: Workload, settings: WalrepSettings) -> Forecast:
 
 
 def _notes(settings: WalrepSettings) -> list[str]:
-    notes = ["a start costs one LIST for each 1,000 objects and a few requests more; none is counted"]
+    notes = [
+        "a start costs one LIST for each 1,000 objects and a few requests more; none is counted",
+        "a segment after five minutes without one costs a LIST, to look for a copy of the writer; none is counted",
+    ]
     if not settings.snapshots:
         notes.append(
             "nothing expires: without snapshots every log on top of the base stays. Live is what is there after "

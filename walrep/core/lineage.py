@@ -7,10 +7,8 @@ exists is refused: an ephemeral host that booted empty, or a mistyped URL, must 
 from __future__ import annotations
 
 import enum
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Protocol
-
-import msgspec
 
 from walrep.core.names import SegmentName
 from walrep.core.objects import REPLICA_FORMAT, ReplicaInfo, SegmentHeader
@@ -24,13 +22,14 @@ __all__ = [
     "Claim",
     "Numbered",
     "Rivalry",
-    "SequenceCheck",
-    "check_sequence",
     "conflict_with",
+    "is_proof_stale",
     "judge_rival",
     "newest_segments",
     "plan_claim",
     "refuse_active_writer",
+    "refuse_lost",
+    "unknown_names",
 ]
 
 ACTIVE_MS = 10 * 60 * 1000
@@ -100,34 +99,38 @@ class Numbered(Protocol):
         ...
 
 
-class SequenceCheck(msgspec.Struct, frozen=True, kw_only=True):
-    """Result of comparing the store's newest segments with what the local state says."""
+def refuse_lost(listed: Collection[SegmentName], durable: SegmentName, *, replaced: bool = False) -> None:
+    """Refuse to go on where the store has lost the newest segment that it has acknowledged (number 0: none).
 
-    foreign: SegmentName | None
-    """A segment that another writer put where this one's next would go; None if there is none."""
-
-
-def check_sequence(
-    listed: list[SegmentName], *, durable: Seq, outbox: list[Seq], nonce: str, replaced: bool = False
-) -> SequenceCheck:
-    """Compare the segments listed from number `durable` on with the lineage.
-
-    `durable` is the newest segment that the store has acknowledged (0: none), `nonce` the one in this writer's keys. A
-    listed segment that also waits in the outbox was stored and its acknowledgement lost, or is another writer's: the
-    PUT will tell. `replaced`: there is one, and what became of the one before is known.
+    `replaced`: the one behind it is there, and what became of this one is known.
 
     Raises:
-        ReplicaConflict: the store has lost segments that it had acknowledged.
+        ReplicaConflict: it is not among those that are listed from its number on.
 
     """
-    if durable and not replaced and SegmentName(durable, nonce) not in listed:
+    if durable.seq and not replaced and durable not in listed:
         raise ReplicaConflict(
-            f"segment {durable} is missing, though the store had acknowledged it",
+            f"segment {durable.seq} is missing, though the store had acknowledged it",
             hint="the store lost objects, or somebody deleted them; start a new history with --new-timeline",
         )
-    known = {SegmentName(seq, nonce) for seq in (durable, *outbox)}
-    foreign = [name for name in listed if name not in known and (name.seq > durable or name.nonce != nonce)]
-    return SequenceCheck(foreign=min(foreign) if foreign else None)
+
+
+def unknown_names(listed: Iterable[SegmentName], *, after: SegmentName, creates_only: bool) -> list[SegmentName]:
+    """Return, in order, what stands behind one's own newest segment, or beside it.
+
+    Where keys tell writers apart, only those with one's own nonce: the others are judged by what they hold.
+    """
+    own = after.nonce
+    return sorted(name for name in listed if (name.seq > after.seq if name.nonce == own else creates_only))
+
+
+def is_proof_stale(elapsed_s: float, grace_s: float) -> bool:
+    """Say whether a number may have been written and freed again since it was proved that nobody else writes. INV-36.
+
+    Compaction deletes a segment that a pack holds when that is older than `grace_s`. Up to half of it the PUT that
+    proves it again may take.
+    """
+    return elapsed_s >= grace_s / 2
 
 
 def newest_segments(known: Collection[Numbered]) -> frozenset[str]:

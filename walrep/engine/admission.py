@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import TypeVar
 
@@ -22,11 +23,12 @@ from walrep.disk.full import forget_full, load_full, save_full
 from walrep.disk.peek import segment_ends
 from walrep.disk.spool import Spool
 from walrep.disk.state import StateDirectory
-from walrep.engine.lineage import ReplicaClaim, check_store, find_rivals, refuse_foreign
+from walrep.engine.lineage import ReplicaClaim, check_store, find_rivals
 from walrep.engine.outage import Outage
 from walrep.engine.parts import EngineParts
 from walrep.engine.recall import recall_full
 from walrep.engine.settings import DatabaseSettings
+from walrep.engine.sole import SoleWriter
 from walrep.errors import ReplicaConflict
 from walrep.store.base import Store
 
@@ -48,6 +50,7 @@ class Admission:
         self._claim = ReplicaClaim(
             store, settings, clock=parts.clock, new_writer=parts.new_writer, on_worker=self._on_worker
         )
+        self._sole = SoleWriter(store, parts.clock, outage, grace_s=parts.compaction.grace_ms / 1000)
         self._admitted = False
         self._rivals_told: set[str] = set()
         self._looked_s = parts.clock.monotonic_s()
@@ -69,9 +72,6 @@ class Admission:
         spool = await self._spool(directory, state)
         try:
             await self._check(spool)
-            if may_adopt:
-                # Left to the PUT, the conflict would come too late to adopt anything.
-                await refuse_foreign(self._store, state, await self._on_worker(partial(_waiting_headers, spool)))
         except ReplicaConflict:
             if not may_adopt:
                 raise
@@ -98,6 +98,10 @@ class Admission:
             self._tell_facts(spool.state, None)
             self._admitted = True
         self._outage.over()
+
+    def storing(self, state: LocalState, header: SegmentHeader) -> AbstractAsyncContextManager[Callable[[], None]]:
+        """Return a context in which a segment is stored: see `SoleWriter.storing`."""
+        return self._sole.storing(state, header)
 
     async def look_for_rivals(self, state: LocalState, uploaded: Seq) -> None:
         """Where no PUT meets another writer's object, list now and then what is behind the last look.
@@ -131,9 +135,11 @@ class Admission:
         return creates_only
 
     async def _check(self, spool: Spool) -> None:
+        asked = self._sole.now()
         state, waiting = await self._on_worker(partial(_sequence, spool))
         self._tell_rivals(await check_store(self._store, state, waiting))
-        self._looked_seq = Seq(min([*waiting, state.next_seq]) - 1)
+        self._sole.note(asked)
+        self._looked_seq = Seq(min([*(each.seq for each in waiting), state.next_seq]) - 1)
         self._looked_s = self._parts.clock.monotonic_s()
 
     async def _spool(self, directory: StateDirectory, state: LocalState) -> Spool:
@@ -188,10 +194,6 @@ class Admission:
         self._parts.report(Alarm(database=str(self._settings.path), key=key, message=message, hint=hint))
 
 
-def _waiting_headers(spool: Spool) -> list[SegmentHeader]:
-    return [segment_ends(item.path)[0] for item in spool.outbox() if not item.is_snapshot]
-
-
-def _sequence(spool: Spool) -> tuple[LocalState, list[Seq]]:
-    """Return state and numbers of the segments in the outbox, as they are at one moment."""
-    return spool.state, [Seq(item.seq) for item in spool.outbox() if not item.is_snapshot]
+def _sequence(spool: Spool) -> tuple[LocalState, list[SegmentHeader]]:
+    """Return the state and the headers of the segments in the outbox, as they are at one moment."""
+    return spool.state, [segment_ends(item.path)[0] for item in spool.outbox() if not item.is_snapshot]

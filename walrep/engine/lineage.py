@@ -15,11 +15,12 @@ from walrep.core.census import listing_lags
 from walrep.core.lineage import (
     Claim,
     Rivalry,
-    check_sequence,
     conflict_with,
     judge_rival,
     plan_claim,
     refuse_active_writer,
+    refuse_lost,
+    unknown_names,
 )
 from walrep.core.names import (
     PACKS_PREFIX,
@@ -42,7 +43,7 @@ from walrep.engine.settings import DatabaseSettings
 from walrep.errors import CorruptObject, ObjectNotFound, PreconditionFailed, ReplicaConflict
 from walrep.store.base import Store
 
-__all__ = ["ReplicaClaim", "check_store", "find_rivals", "read_replica_info", "refuse_foreign"]
+__all__ = ["ReplicaClaim", "check_store", "find_rivals", "read_replica_info", "refuse_copies"]
 
 T = TypeVar("T")
 
@@ -174,10 +175,11 @@ class ReplicaClaim:
         return LocalState(format=STATE_FORMAT, replica=replica, url=str(self._settings.url), writer=writer)
 
 
-async def check_store(store: Store, state: LocalState, waiting: list[Seq]) -> list[SegmentHeader]:
+async def check_store(store: Store, state: LocalState, waiting: list[SegmentHeader]) -> list[SegmentHeader]:
     """Compare what the store holds with the lineage; one LIST, from the newest segment known to be durable.
 
-    A segment of another writer that is packed and deleted while it is looked at is found gone by the next LIST.
+    What waits and is there was stored and its acknowledgement lost, or it is another's, which only its header tells. A
+    segment of another writer that is packed and deleted while it is looked at is found gone by the next LIST.
 
     `waiting` are the segments in the outbox. Return a segment of each writer that was shut out and went on, as a store
     without create-only PUT allows.
@@ -190,8 +192,8 @@ async def check_store(store: Store, state: LocalState, waiting: list[Seq]) -> li
     return await _with_fresh_listing(partial(_check_store, store, state, waiting))
 
 
-async def _check_store(store: Store, state: LocalState, waiting: list[Seq]) -> list[SegmentHeader]:
-    durable = Seq(min([*waiting, state.next_seq]) - 1)
+async def _check_store(store: Store, state: LocalState, waiting: list[SegmentHeader]) -> list[SegmentHeader]:
+    durable = Seq(min([*(each.seq for each in waiting), state.next_seq]) - 1)
     if durable < state.first_seq:
         durable = Seq(0)
     listed = [name async for name in _names_after(store, max(durable, state.first_seq) - 1)]
@@ -200,33 +202,35 @@ async def _check_store(store: Store, state: LocalState, waiting: list[Seq]) -> l
         if await _is_there(store, ours):
             raise listing_lags(segment_key(durable, ours.nonce))
         # One behind it may be stored without our knowing. Then it is not the newest, and may be packed. INV-24
-        stored_unknown = any(SegmentName(seq, ours.nonce) in listed for seq in waiting)
+        stored_unknown = any(SegmentName(each.seq, ours.nonce) in listed for each in waiting)
         replaced = stored_unknown and await _is_accounted_for(store, ours)
-    foreign = check_sequence(
-        listed, durable=durable, outbox=waiting, nonce=state.segment_nonce(), replaced=replaced
-    ).foreign
-    if not state.creates_only:
-        # A rival's first segment may have a lower number than the newest of this one's.
-        return await _judge(store, state)
-    if foreign is not None:
-        raise conflict_with(await _header(store, foreign))
-    return []
+    refuse_lost(listed, ours, replaced=replaced)
+    await _refuse_unknown(store, unknown_names(listed, after=ours, creates_only=state.creates_only), waiting)
+    # A rival's first segment may have a lower number than the newest of this one's.
+    return [] if state.creates_only else await _judge(store, state)
 
 
-async def refuse_foreign(store: Store, state: LocalState, waiting: list[SegmentHeader]) -> None:
-    """Compare what waits in the outbox with what the store has under the same numbers; one GET for each of them.
-
-    Such a segment was stored and its acknowledgement lost, or it is another writer's, which only its header tells.
+async def refuse_copies(store: Store, state: LocalState, after: Seq, waiting: list[SegmentHeader]) -> None:
+    """Make sure that nobody writes under the names of this writer's next segments, behind number `after`; one LIST.
 
     Raises:
-        ReplicaConflict: another writer has taken over.
+        ReplicaConflict: somebody does, such as a copy of this state on another host.
 
     """
-    for ours in waiting:
-        with suppress(ObjectNotFound):
-            there = await _header(store, SegmentName(ours.seq, state.segment_nonce()))
-            if there != ours:
-                raise conflict_with(there)
+
+    async def look() -> None:
+        listed = [name async for name in _names_after(store, after)]
+        ours = SegmentName(after, state.segment_nonce())
+        await _refuse_unknown(store, unknown_names(listed, after=ours, creates_only=state.creates_only), waiting)
+
+    await _with_fresh_listing(look)
+
+
+async def _refuse_unknown(store: Store, names: list[SegmentName], waiting: list[SegmentHeader]) -> None:
+    for name in names:
+        there = await _header(store, name)
+        if there not in waiting:
+            raise conflict_with(there)
 
 
 async def find_rivals(store: Store, state: LocalState, after: Seq) -> list[SegmentHeader]:

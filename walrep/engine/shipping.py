@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Protocol, TypeVar
 
@@ -45,6 +46,10 @@ class Gate(Protocol):
 
     async def admit(self, spool: Spool) -> None:
         """Return once they are."""
+        ...
+
+    def storing(self, state: LocalState, header: SegmentHeader) -> AbstractAsyncContextManager[Callable[[], None]]:
+        """Return a context in which a segment is stored; see `SoleWriter.storing`."""
         ...
 
     async def look_for_rivals(self, state: LocalState, uploaded: Seq) -> None:
@@ -321,15 +326,17 @@ class Shipper:
         key = segment_key(item.seq, state.segment_nonce())
         if header.start is not None and self._budget is not None:
             self._budget.openings.add(key)
-        # A copy of this state on another host has the same nonce, and would be overwritten. INV-20
-        if not state.creates_only and await self._is_stored(key, header):
-            return
-        try:
-            await self._store.put(key, item.path, if_absent=state.creates_only)
-        except PreconditionFailed:
-            # A lost response looks the same as another writer: only the object tells.
-            if not await self._is_stored(key, header):
-                raise
+        async with self._gate.storing(state, header) as met_nobody:
+            # A copy of this state on another host has the same nonce, and would be overwritten. INV-20
+            if not state.creates_only and await self._is_stored(key, header):
+                return
+            try:
+                await self._store.put(key, item.path, if_absent=state.creates_only)
+                met_nobody()
+            except PreconditionFailed:
+                # A lost response looks the same as another writer: only the object tells.
+                if not await self._is_stored(key, header):
+                    raise
 
     async def _is_stored(self, key: str, header: SegmentHeader) -> bool:
         """Say whether the store has a segment; raises `ReplicaConflict` if it has another writer's under the key."""
