@@ -53,6 +53,8 @@ class Host:
         self._is_attached = False
         self._has_ended = False
         """Whether capture has ended and not gone on since, as walrep told."""
+        self._captured = ""
+        """The timeline that this run has begun, or goes on with."""
         self._began_s = 0.0
         self._starts = 0
 
@@ -231,11 +233,11 @@ class Host:
         stage.note(kind, self._number, told)
         stage.found.events[kind] += 1
         if kind == "attached":
-            self._is_attached = True
+            self._is_attached, self._captured = True, ""
             if self.apps.touched:
                 self.excuses.add("the app was at work where walrep did not look")
         elif kind == "timeline-began":
-            self._has_ended = False
+            self._has_ended, self._captured = False, event["timeline"]
             number = len(ledger.timelines)
             ledger.begin(event["timeline"], self._number, self.apps.entry)
             # An empty log proves nothing, and an idle database is proven only when it has been at rest for a moment.
@@ -244,14 +246,15 @@ class Host:
             excused = excused or (self.apps.rolled_back and event["reason"].startswith("the log was restarted"))
             stage.expect(number == 0 or excused, f"a timeline ended without cause: {event['reason']}")
         elif kind == "resumed":
-            self._has_ended = False
+            self._has_ended, self._captured = False, event["timeline"]
             self._forgive()
         elif kind == "flushed":
             ledger.note_durable(event["bookmark"])
         elif kind == "snapshot-written":
             ledger.note_txid(event["timeline"], event["txid"])
-            # Killed before, walrep has to begin another timeline. So it has to where capture had ended before.
-            if not self._has_ended:
+            # Killed before, walrep has to begin another timeline. So it has to where capture had ended before, and where
+            # this is what waited of one that it does not go on with.
+            if not self._has_ended and event["timeline"] == self._captured:
                 self._forgive()
         elif kind == "detached":
             self.detached = event

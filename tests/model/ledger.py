@@ -32,6 +32,23 @@ class Timeline(msgspec.Struct, eq=False):
         later = min((each for each in self.anchors if each >= txid), default=None)
         return None if later is None else self.anchors[later].before(later - txid)
 
+    def anchor(self, txid: int, entries: list[Entry]) -> Entry | None:
+        """Note which of these images stands there; None if none of them can.
+
+        Where a commit changed nothing two images are the same, and the wrong one of them may have been noted before.
+        """
+        for entry in entries:
+            if self.fits(txid, entry):
+                self.anchors[txid] = entry
+                return entry
+        for entry in entries:
+            moved = {each: entry.before(txid - each) for each in self.anchors if each < txid}
+            same = all(there is not None and there.digest == self.anchors[at].digest for at, there in moved.items())
+            if same and max(self.anchors) < txid:
+                self.anchors = {at: there for at, there in moved.items() if there is not None} | {txid: entry}
+                return entry
+        return None
+
     def fits(self, txid: int, entry: Entry) -> bool:
         """Say whether an image in this place would be so many commits from the others."""
         earlier = max((each for each in self.anchors if each <= txid), default=None)
@@ -69,13 +86,11 @@ class Ledger:
             self._stage.problem(f"{bookmark} is durable, of a timeline that never began")
             return
         candidates = self._stage.images.with_checksum(position.checksum)
-        fitting = [each for each in candidates if timeline.fits(position.txid, each)]
-        if not fitting:
+        if timeline.anchor(position.txid, candidates) is None:
             known = ", ".join(str(each.number) for each in candidates)
             told = f"images {known} do not fit there" if known else "no image has this checksum"
             self._stage.problem(f"{bookmark} is durable, but {told}: {self._describe(timeline)}")
             return
-        timeline.anchors[position.txid] = fitting[0]
         self._check_base(timeline)
         self.note_txid(position.timeline, position.txid)
 
@@ -87,11 +102,10 @@ class Ledger:
 
     def note_restored(self, timeline: Timeline, txid: int, entries: list[Entry]) -> Entry | None:
         """Note which of these images was restored; None if none of them can be in that place."""
-        fitting = [each for each in entries if timeline.fits(txid, each)]
-        if fitting:
-            timeline.anchors[txid] = fitting[0]
+        entry = timeline.anchor(txid, entries)
+        if entry is not None:
             self._check_base(timeline)
-        return fitting[0] if fitting else None
+        return entry
 
     def durable(self) -> Iterator[Timeline]:
         """Yield the timelines of which anything is durable, the oldest first."""
