@@ -252,8 +252,8 @@ class Host:
             ledger.note_durable(event["bookmark"])
         elif kind == "snapshot-written":
             ledger.note_txid(event["timeline"], event["txid"])
-            # Killed before, walrep has to begin another timeline. So it has to where capture had ended before, and where
-            # this is what waited of one that it does not go on with.
+            # Killed before, walrep has to begin another timeline. So it has to where capture had ended before, or
+            # this has waited, and is of one that it does not go on with.
             if not self._has_ended and event["timeline"] == self._captured:
                 self._forgive()
         elif kind == "detached":
