@@ -74,7 +74,7 @@ class Budget:
         self, parts: EngineParts, settings: DatabaseSettings, days: tuple[DaySpent, ...], stopping: asyncio.Event
     ) -> None:
         self.openings: set[str] = set()
-        """Keys of segments that open a timeline: they never wait."""
+        """Keys of segments that open a timeline, and of full snapshots on which its base leans: they never wait."""
         self._parts = parts
         self._settings = settings
         self._puts_max = settings.budget.puts_per_day_max or _UNLIMITED

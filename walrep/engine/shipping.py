@@ -275,7 +275,7 @@ class Shipper:
         began_s = self._parts.clock.monotonic_s()
         header, footer = await self._parts.runner.run(lambda: snapshot_ends(item.path))
         if header.full is not None and not await self._full.is_stored(header.full):
-            await self._upload_full(header.full)
+            await self._upload_full(header.full, opens=footer.txid == 0)
         name = snapshot_name(header, footer)
         # The key has the timeline's nonce: whatever is there already is this very file.
         try:
@@ -303,11 +303,13 @@ class Shipper:
         )
         return Position(header.timeline, footer.txid, Checksum(footer.checksum))
 
-    async def _upload_full(self, full: Position) -> None:
-        """Upload the full snapshot under another one first, if it waits here."""
+    async def _upload_full(self, full: Position, *, opens: bool) -> None:
+        """Upload the full snapshot under another one first, if it waits here; `opens`: that one is a base."""
         for item in await self.on_worker(self._spool.snapshots):
             header, footer = await self._parts.runner.run(partial(snapshot_ends, item.path))
             if header.full is None and Position(header.timeline, footer.txid, Checksum(footer.checksum)) == full:
+                if opens and self._budget is not None:
+                    self._budget.openings.add(snapshot_key(snapshot_name(header, footer)))
                 await self.upload_snapshot(item)
                 return
         raise SnapshotFailed(
