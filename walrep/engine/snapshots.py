@@ -166,9 +166,14 @@ class Snapshotter:
     async def _upload(self) -> None:
         """Upload what waits, behind the segments that lead up to it."""
         shipper, spool = self._shipper, self._spooler.spool
-        for item in await shipper.on_worker(spool.snapshots):
+        while await shipper.on_worker(spool.snapshots):
             await shipper.admitted.wait()
             await shipper.drained()
+            # A base that leans on one of them, and was waited for, has taken that along.
+            waiting = await shipper.on_worker(spool.snapshots)
+            if not waiting:
+                break
+            item = waiting[0]
             try:
                 await shipper.upload_snapshot(item)
             except (CorruptObject, SnapshotFailed):
