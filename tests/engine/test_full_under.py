@@ -91,6 +91,27 @@ def test_a_full_one_that_waits_here_goes_first(shipment: Shipment) -> None:
     assert shipment.rig.spool.snapshots() == []
 
 
+def test_one_that_waits_here_and_is_damaged_is_nowhere(shipment: Shipment) -> None:
+    """The timeline whose base leans on it ends, and another one begins with a full one; protection goes on."""
+    shipment.rig.commit((1, b"y" * 512))
+    shipment.rig.seal()
+    shipment.rig.add_snapshot()
+    (waiting,) = shipment.rig.spool.snapshots()
+    waiting.path.write_bytes(waiting.path.read_bytes()[:-1])
+    begin_child(shipment)
+    told: list[CaptureBroken] = []
+
+    async def body(shipper: Shipper, _spooler: Spooler) -> None:
+        shipper.base_refused = told.append
+        await shipper.drained()
+
+    shipment.run(body)
+    assert ["on which it leans" in str(each) for each in told] == [True]
+    assert stored(shipment) == ["full"]
+    assert shipment.rig.spool.snapshots() == []
+    assert load_full(shipment.rig.directory.path) is None
+
+
 def lose_the_full_one(shipment: Shipment) -> None:
     """Store the first timeline, have somebody delete its base, and begin the second."""
 

@@ -31,7 +31,7 @@ from walrep.engine.settings import DatabaseSettings
 from walrep.engine.spooler import Spooler
 from walrep.engine.under import StoredFull
 from walrep.engine.waiting import wait_for_event
-from walrep.errors import CaptureBroken, ObjectNotFound, PreconditionFailed, SnapshotFailed
+from walrep.errors import CaptureBroken, CorruptObject, ObjectNotFound, PreconditionFailed, SnapshotFailed
 
 __all__ = ["Gate", "Shipper"]
 
@@ -306,7 +306,12 @@ class Shipper:
     async def _upload_full(self, full: Position, *, opens: bool) -> None:
         """Upload the full snapshot under another one first, if it waits here; `opens`: that one is a base."""
         for item in await self.on_worker(self._spool.snapshots):
-            header, footer = await self._parts.runner.run(partial(snapshot_ends, item.path))
+            try:
+                header, footer = await self._parts.runner.run(partial(snapshot_ends, item.path))
+            except CorruptObject:
+                # Whichever it was, nothing can be built on it; the protection of the database goes on.
+                await self.on_worker(partial(self._spool.discard_snapshot, item))
+                continue
             if header.full is None and Position(header.timeline, footer.txid, Checksum(footer.checksum)) == full:
                 if opens and self._budget is not None:
                     self._budget.openings.add(snapshot_key(snapshot_name(header, footer)))
