@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from tests.engine.daily import begin_days, flush, kinds, names, next_day, restored
-from tests.engine.protection import App, Protection
+from tests.engine.protection import App, OverwritingStore, Protection
 from tests.engine.shipment import RecordedFaults
 from walrep.core.events import Alarm, Flushed, FullRead, SnapshotWritten, TimelineBegan
-from walrep.core.target import AtTxid, Latest
+from walrep.core.names import SEGMENTS_PREFIX, parse_snapshot_key
+from walrep.core.target import AtBookmark, AtTxid, Latest
 from walrep.core.units import Checksum, Position, TimelineId, Txid, parse_bookmark
 from walrep.disk.full import load_full
 from walrep.engine.fetch import read_history
@@ -20,6 +22,7 @@ from walrep.engine.restored import note_restored
 from walrep.engine.restorer import RestoreRequest, restore
 from walrep.errors import StoreUnavailable
 from walrep.runner import InlineRunner
+from walrep.store.base import ObjectInfo
 from walrep.store.memory import MemoryObject
 from walrep.testing.faults import Call, Fault
 
@@ -195,6 +198,42 @@ async def test_a_restored_timeline_of_another_writer_is_older_than_the_one_that_
     began = await restart(protection)
     assert began.timeline.startswith("00008-")
     again.close()
+
+
+async def test_a_base_leans_on_no_timeline_that_began_while_the_replica_was_taken_over(
+    app: App, protection: Protection, tmp_path: Path
+) -> None:
+    """Its number is not lower, and a key that says so is no key of a snapshot: nothing would be restorable."""
+
+    class Late(OverwritingStore):
+        """Lists the segments that were there before."""
+
+        async def list(
+            self, prefix: str, *, start_after: str = "", limit: int | None = None
+        ) -> AsyncIterator[ObjectInfo]:
+            async for info in super().list(prefix, start_after=start_after, limit=limit):
+                if prefix != SEGMENTS_PREFIX or info.key in before:
+                    yield info
+
+    protection.kind = OverwritingStore
+    await protect(app, protection)
+    before = set(protection.objects)
+    app.commit(300)
+    live_on(app)
+    assert (await restart(protection)).base == "full"
+    shutil.rmtree(protection.settings.state_dir)
+    protection.kind = Late
+    protection.change(take_over=True)
+    async with protection.running():
+        began = await protection.until(TimelineBegan)
+        await protection.until(SnapshotWritten)
+        await flush(app, protection)
+    assert protection.error is None
+    assert began.timeline.startswith("00002-")
+    app.close()
+    target = AtBookmark(parse_bookmark(protection.of(Flushed)[-1].bookmark))
+    assert await restored(protection, tmp_path, target) == app.path.read_bytes()
+    assert None not in [parse_snapshot_key(key) for key in protection.keys("snapshots/")]
 
 
 async def test_the_log_of_a_restored_database_is_not_taken_for_the_one_before(app: App, protection: Protection) -> None:
