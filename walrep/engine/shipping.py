@@ -252,18 +252,30 @@ class Shipper:
     async def _refuse_base(self, item: OutboxItem, error: SnapshotFailed) -> None:
         """Have the timeline end of which nothing can be restored without this base, and another one begin.
 
-        The base stays until that has begun: also after a kill this is found out again.
+        The base stays until that has begun, and until no segment of the timeline waits behind it: also after a kill
+        this is found out again, and nothing of the timeline is called durable. INV-16
         """
         header, _footer = await self._parts.runner.run(lambda: snapshot_ends(item.path))
         timeline = header.timeline
+        was_known = timeline in self._baseless
+        self._baseless.add(timeline)
         if self._spool.state.timeline != timeline:
-            await self._keep(item)
-        elif timeline not in self._baseless:
-            self._baseless.add(timeline)
+            if not await self._waits_behind(item, timeline):
+                await self._keep(item)
+        elif not was_known:
             self.durable = None
             await self.on_worker(partial(forget_full, self._spool.directory.path))
             if self.base_refused is not None:
                 self.base_refused(CaptureBroken(error.message, detail=error.detail, hint=error.hint))
+
+    async def _waits_behind(self, base: OutboxItem, timeline: TimelineId) -> bool:
+        """Say whether the next segment in the outbox behind a base is one of its timeline."""
+        waiting = await self.on_worker(self._spool.outbox)
+        behind = [item for item in waiting if item.seq > base.seq and not item.is_snapshot]
+        if not behind:
+            return False
+        header, _footer = await self._parts.runner.run(lambda: segment_ends(behind[0].path))
+        return header.timeline == timeline
 
     async def upload_snapshot(self, item: OutboxItem) -> Position:
         """Upload a base or another snapshot, once uploads are allowed; return where it stands.
