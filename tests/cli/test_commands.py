@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from walrep.cli.main import run
+from walrep.cli.restore import restore
+from walrep.disk.state import StateDirectory
 from walrep.runner import InlineRunner
 from walrep.store.local import LocalStore
 from walrep.testing.history import HistoryBuilder, image_bytes
@@ -151,3 +153,30 @@ def test_transaction_that_is_not_there_is_refused_with_what_is(
 ) -> None:
     assert run(["restore", str(replica), "-o", str(tmp_path / "out.db"), "--txid", "9"]) == 7
     assert "transactions 0 to 2" in capsys.readouterr().err
+
+
+def test_a_database_that_a_walrep_uses_is_not_restored_over(
+    replica: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = StateDirectory(tmp_path / ".out.db-walrep")
+    (directory.path / "state.json").write_text("{}")
+    try:
+        code = run(["restore", str(replica), "-o", str(tmp_path / "out.db"), "--force"])
+    finally:
+        directory.close()
+    assert code == 3
+    assert code in restore.exits
+    assert "another walrep uses this state directory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["snapshot", "detach"])
+def test_a_state_directory_that_cannot_be_one_is_an_error_with_a_hint(
+    command: str, replica: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And no traceback: whoever asks may be another user than the one that walrep runs as."""
+    file = str(replica / "replica")
+    assert run([command, file, "--state-dir", file]) == 8
+    told = capsys.readouterr().err
+    assert "Traceback" not in told
+    assert "cannot ask who uses" in told
+    assert "hint: a part of the path is a file" in told

@@ -171,6 +171,20 @@ def test_a_request_within_an_upload_is_sent_again_only_if_it_is_counted(rig: Rig
     rig.clock.run(body())
 
 
+def test_where_bytes_are_only_told_every_part_is_sent_again(rig: Rig) -> None:
+    """Nothing is held back: an upload of many parts does not begin anew because nine of them failed."""
+    rig.policy = BudgetPolicy(upload_bytes_per_day_warn=1 << 30)
+    rig.start()
+
+    async def body() -> None:
+        await rig.store.put("packs/x", bytes(3))
+        assert [rig.store.may_try_again() for _ in range(100)] == [True] * 100
+        await rig.store.aclose()
+
+    rig.clock.run(body())
+    assert [each.put_count for each in load_days(rig.state_dir)] == [103]
+
+
 def test_a_day_without_the_store_does_not_eat_the_budget(rig: Rig) -> None:
     """Segments and packs are sent again and again, at a pace that leaves something for when the store is back."""
     rig.budget.watch(rig.shipment.rig.spool)

@@ -14,7 +14,8 @@ from walrep.core.units import Position
 from walrep.disk.full import load_full
 from walrep.engine.shipping import Shipper
 from walrep.engine.spooler import Spooler
-from walrep.errors import CaptureBroken, SnapshotFailed, StoreUnavailable
+from walrep.errors import CaptureBroken, SnapshotFailed, StoreError, StoreUnavailable
+from walrep.testing.faults import Fault
 
 PAGES = {pgno: bytes([pgno]) * 512 for pgno in range(1, 6)}
 
@@ -91,6 +92,27 @@ def test_a_full_one_that_waits_here_goes_first(shipment: Shipment) -> None:
     assert shipment.rig.spool.snapshots() == []
 
 
+def test_one_that_waits_here_and_is_damaged_is_nowhere(shipment: Shipment) -> None:
+    """The timeline whose base leans on it ends, and another one begins with a full one; protection goes on."""
+    shipment.rig.commit((1, b"y" * 512))
+    shipment.rig.seal()
+    shipment.rig.add_snapshot()
+    (waiting,) = shipment.rig.spool.snapshots()
+    waiting.path.write_bytes(waiting.path.read_bytes()[:-1])
+    begin_child(shipment)
+    told: list[CaptureBroken] = []
+
+    async def body(shipper: Shipper, _spooler: Spooler) -> None:
+        shipper.base_refused = told.append
+        await shipper.drained()
+
+    shipment.run(body)
+    assert ["on which it leans" in str(each) for each in told] == [True]
+    assert stored(shipment) == ["full"]
+    assert shipment.rig.spool.snapshots() == []
+    assert load_full(shipment.rig.directory.path) is None
+
+
 def lose_the_full_one(shipment: Shipment) -> None:
     """Store the first timeline, have somebody delete its base, and begin the second."""
 
@@ -145,6 +167,56 @@ def test_a_refused_base_is_removed_when_the_next_timeline_has_begun(shipment: Sh
     names = [name for key in shipment.memory.objects if (name := parse_snapshot_key(key)) is not None]
     assert [(name.timeline[:5], name.full) for name in names] == [("00003", None)]
     assert full_one(shipment).timeline.startswith("00003")
+
+
+def begin_grandchild(shipment: Shipment) -> None:
+    """Let the second timeline have segments, and a third one begin with a full base; of neither anything is stored."""
+    for content in (b"y", b"z"):
+        shipment.rig.commit((1, content * 512))
+        shipment.rig.seal()
+    shipment.rig.open()
+    shipment.rig.publish_base(PAGES)
+
+
+def flushed_of(shipment: Shipment, timeline: str) -> list[str]:
+    told = [each.bookmark for each in shipment.events if isinstance(each, Flushed)]
+    return [each for each in told if each.startswith(timeline)]
+
+
+def test_of_a_timeline_that_ended_before_its_base_was_refused_nothing_is_called_durable(shipment: Shipment) -> None:
+    """As after an outage in which it began and ended; the next one is."""
+    lose_the_full_one(shipment)
+    begin_grandchild(shipment)
+    shipment.rig.commit((1, b"w" * 512))
+    shipment.rig.seal()
+
+    async def body(shipper: Shipper, _spooler: Spooler) -> None:
+        await shipper.drained()
+        assert not shipper.lacks_base
+
+    shipment.run(body)
+    assert flushed_of(shipment, "00002") == []
+    assert len(flushed_of(shipment, "00003")) == 1
+    shipment.run(body)
+    assert shipment.rig.spool.outbox() == []
+
+
+@pytest.mark.parametrize("put", [2, 3, 4])
+def test_also_after_a_kill_while_its_segments_go_out(shipment: Shipment, put: int) -> None:
+    lose_the_full_one(shipment)
+    begin_grandchild(shipment)
+
+    async def body(shipper: Shipper, _spooler: Spooler) -> None:
+        await shipper.drained()
+
+    shipment.faults.faults = [Fault(verb="put", number=put, error=lambda: StoreError("killed"))]
+    with pytest.raises(ExceptionGroup):
+        shipment.run(body)
+    shipment.faults.faults = []
+    shipment.run(body)
+    assert flushed_of(shipment, "00002") == []
+    shipment.run(body)
+    assert shipment.rig.spool.outbox() == []
 
 
 def test_while_the_store_is_away_it_is_waited_for(shipment: Shipment) -> None:

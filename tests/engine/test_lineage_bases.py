@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from tests.engine.daily import begin_days, flush, kinds, names, next_day, restored
-from tests.engine.protection import App, Protection
+from tests.engine.protection import App, OverwritingStore, Protection
 from tests.engine.shipment import RecordedFaults
-from walrep.core.events import Alarm, Flushed, FullRead, SnapshotWritten, TimelineBegan
-from walrep.core.target import AtTxid, Latest
+from walrep.clock import SystemClock
+from walrep.core.events import Alarm, Flushed, FullRead, Resumed, SnapshotWritten, TimelineBegan
+from walrep.core.names import SEGMENTS_PREFIX, parse_snapshot_key
+from walrep.core.target import AtBookmark, AtTxid, Latest
 from walrep.core.units import Checksum, Position, TimelineId, Txid, parse_bookmark
 from walrep.disk.full import load_full
+from walrep.engine.asking import SnapshotRequest, ask_for_snapshot
 from walrep.engine.fetch import read_history
 from walrep.engine.restored import note_restored
 from walrep.engine.restorer import RestoreRequest, restore
 from walrep.errors import StoreUnavailable
 from walrep.runner import InlineRunner
-from walrep.store.memory import MemoryObject
+from walrep.store.base import ObjectInfo
+from walrep.store.memory import MemoryObject, MemoryStore
 from walrep.testing.faults import Call, Fault
 
 
@@ -195,6 +201,77 @@ async def test_a_restored_timeline_of_another_writer_is_older_than_the_one_that_
     began = await restart(protection)
     assert began.timeline.startswith("00008-")
     again.close()
+
+
+async def test_a_base_leans_on_no_timeline_that_began_while_the_replica_was_taken_over(
+    app: App, protection: Protection, tmp_path: Path
+) -> None:
+    """Its number is not lower, and a key that says so is no key of a snapshot: nothing would be restorable."""
+
+    class Late(OverwritingStore):
+        """Lists the segments that were there before."""
+
+        async def list(
+            self, prefix: str, *, start_after: str = "", limit: int | None = None
+        ) -> AsyncIterator[ObjectInfo]:
+            async for info in super().list(prefix, start_after=start_after, limit=limit):
+                if prefix != SEGMENTS_PREFIX or info.key in before:
+                    yield info
+
+    protection.kind = OverwritingStore
+    await protect(app, protection)
+    before = set(protection.objects)
+    app.commit(300)
+    live_on(app)
+    assert (await restart(protection)).base == "full"
+    shutil.rmtree(protection.settings.state_dir)
+    protection.kind = Late
+    protection.change(take_over=True)
+    async with protection.running():
+        began = await protection.until(TimelineBegan)
+        await protection.until(SnapshotWritten)
+        await flush(app, protection)
+    assert protection.error is None
+    assert began.timeline.startswith("00002-")
+    app.close()
+    target = AtBookmark(parse_bookmark(protection.of(Flushed)[-1].bookmark))
+    assert await restored(protection, tmp_path, target) == app.path.read_bytes()
+    assert None not in [parse_snapshot_key(key) for key in protection.keys("snapshots/")]
+
+
+async def test_a_take_over_that_was_stopped_leans_on_no_full_one_that_is_not_the_newest(
+    app: App, protection: Protection, tmp_path: Path
+) -> None:
+    """What this host remembers of an earlier time retention may delete: it was about to find out. INV-30"""
+    reading = asyncio.Event()
+
+    class Held(MemoryStore):
+        async def get(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
+            if key.startswith("snapshots/"):
+                reading.set()
+                await asyncio.Event().wait()
+            return await super().get(key, start=start, length=length)
+
+    await protect(app, protection)
+    state_dir = protection.settings.state_dir
+    record = (state_dir / "full").read_bytes()
+    async with protection.running():
+        await protection.until(Resumed)
+        app.commit(1)
+        await protection.until(Flushed)
+        await ask_for_snapshot(state_dir, SnapshotRequest(full=True), SystemClock())
+    shutil.rmtree(state_dir)
+    state_dir.mkdir()
+    (state_dir / "full").write_bytes(record)
+    protection.kind = Held
+    protection.change(take_over=True)
+    async with protection.running():
+        await reading.wait()
+    protection.kind = MemoryStore
+    protection.change(take_over=False)
+    app.commit(1)
+    assert (await restart(protection)).base == "full"
+    await check_latest(app, protection, tmp_path)
 
 
 async def test_the_log_of_a_restored_database_is_not_taken_for_the_one_before(app: App, protection: Protection) -> None:

@@ -5,22 +5,31 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
+import msgspec
 import pytest
 
 from tests.engine.daily import DAILY, FULL, begin_days, check_whole, flush, kinds, names, next_day, restored
 from tests.engine.protection import App, Protection
-from walrep.clock import SystemClock
-from walrep.core.events import Alarm, Detached, Resumed, RetryScheduled, SnapshotWritten, StoreBack
+from walrep.clock import Clock, SystemClock
+from walrep.core.events import Alarm, Detached, Resumed, RetryScheduled, SnapshotWritten, StoreBack, TimelineBegan
 from walrep.core.names import parse_segment_key, parse_snapshot_key
 from walrep.core.snapshots import SnapshotPolicy
 from walrep.core.target import AtTxid
 from walrep.core.units import Txid
+from walrep.disk.spool import Spool
 from walrep.engine.asking import SnapshotRequest, ask_for_snapshot
 from walrep.engine.watcher import DirectoryWatcher
+from walrep.engine.workers import Workers, start_threads
 from walrep.errors import SpoolError, StoreUnavailable
 from walrep.store.memory import MemoryStore
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @pytest.fixture(autouse=True)
@@ -208,6 +217,60 @@ class HeldSnapshots:
         """Wait until one is being stored."""
         async with asyncio.timeout(10):
             await self._begun.wait()
+
+
+class Looks(ThreadPoolExecutor):
+    """The worker, on which it can be seen who looks for snapshots that wait."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self._count = 0
+        self._looked = asyncio.Event()
+
+    def start(self, clock: Clock) -> Workers:
+        return msgspec.structs.replace(start_threads(clock), worker=self)
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        self._count += getattr(fn, "__name__", "") == Spool.snapshots.__name__
+        self._looked.set()
+        return super().submit(fn, *args, **kwargs)
+
+    async def until(self, count: int) -> None:
+        async with asyncio.timeout(10):
+            while self._count < count:
+                self._looked.clear()
+                await self._looked.wait()
+
+
+async def test_one_that_a_base_took_along_is_not_stored_again(app: App, protection: Protection, tmp_path: Path) -> None:
+    """The base of the next timeline leans on it, so it goes first; whoever stores what waits finds it gone."""
+    app.commit(100)
+    protection.change(snapshots=FULL)
+    held = HeldSnapshots(protection)
+    async with protection.running():
+        await protection.until(SnapshotWritten)
+        await flush(app, protection)
+        next_day(protection)
+        await held.begun()
+    app.commit(1)
+    app.checkpoint("truncate")
+    app.commit(1)
+    app.checkpoint("truncate")
+    protection.change(snapshots=DAILY)
+    looks = Looks()
+    protection.start_workers = looks.start
+    async with protection.running():
+        began = await protection.until(TimelineBegan)
+        assert began.base == "differential"
+        await looks.until(2)
+        held.let.set()
+        await protection.until_count(SnapshotWritten, 2)
+        next_day(protection)
+        await flush(app, protection)
+        await protection.until_count(SnapshotWritten, 3)
+    assert protection.of(Alarm) == []
+    assert kinds(protection) == ["full", "full", "on 1", "on 1"]
+    await check_whole(app, protection, tmp_path)
 
 
 async def test_neither_segments_nor_a_stop_wait_for_a_snapshot_that_is_being_stored(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from random import Random
 
@@ -15,7 +16,7 @@ from walrep import app
 from walrep.clock import SystemClock
 from walrep.disk.atomic import FILE_CALLS, FileCalls
 from walrep.errors import PreconditionFailed
-from walrep.runner import InlineRunner
+from walrep.runner import InlineRunner, ThreadRunner
 from walrep.store.base import Store
 from walrep.store.local import LocalStore
 from walrep.store.rate import UploadRate, waits_extend
@@ -124,6 +125,24 @@ async def test_a_part_that_had_to_wait_long_may_still_be_sent_again(bytes_per_s:
     opening = app.open_stores(1, SystemClock(), {}, S3Access(), RetryPolicy(), upload_bytes_per_s=bytes_per_s)
     async with opening as stores:
         assert stores._policy.part_deadline_s == deadline_s
+
+
+async def test_a_put_that_is_cancelled_while_a_slice_is_read_ends_with_nothing_else(tmp_path: Path) -> None:
+    """Whoever cancels waits for that, and for nothing worse: a stop must not look like a bug."""
+    pipe = tmp_path / "source"
+    os.mkfifo(pipe)
+    runner = ThreadRunner(1, "test")
+    store = LocalStore(tmp_path / "store", runner, rate=UploadRate(SystemClock(), 1 << 30))
+    async with asyncio.TaskGroup() as group:
+        putting = group.create_task(store.put("key", pipe))
+        # It is open when somebody reads it, and the first slice never comes.
+        writer = await asyncio.to_thread(os.open, pipe, os.O_WRONLY)
+        putting.cancel()
+        await asyncio.wait([putting])
+        os.close(writer)
+    assert putting.cancelled()
+    runner.close()
+    assert not [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
 
 
 def test_a_folder_is_written_at_the_rate(tmp_path: Path) -> None:

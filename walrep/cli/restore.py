@@ -40,7 +40,7 @@ class _Options(TargetOptions, frozen=True, kw_only=True):
 
 
 @click.command(
-    "restore", cls=Command, short_help="Restore a database as of any transaction.", exits=(0, 1, 2, 4, 6, 7, 8, 130)
+    "restore", cls=Command, short_help="Restore a database as of any transaction.", exits=(0, 1, 2, 3, 4, 6, 7, 8, 130)
 )
 @click.argument("url", required=False)
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="The database.")

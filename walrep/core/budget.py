@@ -2,8 +2,9 @@
 
 A day is one of UTC, by the clock of this machine. A budget of N is kept for different things, in this order:
 
-    opening   what a timeline begins with, its first segment and its base, and the requests that a store is proved with
-              before anything is protected: without them nothing is restorable, so they never wait
+    opening   what a timeline begins with, its first segment and its base, with the full snapshot under that if it waits
+              still, and the requests that a store is proved with before anything is protected: without them nothing is
+              restorable, so they never wait
     upkeep    packs, snapshots and records of retention, which may take whatever is left of N
     segments  what is left when the upkeep of the rest of the day is set aside
 
@@ -173,9 +174,11 @@ def reserve_day(days: Sequence[DaySpent], day: int, put_count: int) -> tuple[Day
 
 
 def kind_of(key: str, *, is_protected: bool, openings: frozenset[str] | set[str]) -> PutKind:
-    """Say what an object is for; `openings` are segments that open a timeline."""
+    """Say what an object is for; `openings` are segments that open a timeline, and snapshots on which a base leans."""
+    if key in openings:
+        return "opening"
     if key.startswith(SEGMENTS_PREFIX):
-        return "opening" if key in openings else "segment"
+        return "segment"
     if key == REPLICA_KEY or key.startswith(PROBE_PREFIX):
         return "proof" if is_protected else "opening"
     name = parse_snapshot_key(key)

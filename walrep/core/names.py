@@ -25,7 +25,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from walrep.core.units import Position, Seq, TimelineId, Txid, format_seq, format_txid, parse_bookmark, timeline_number
-from walrep.errors import UsageError
+from walrep.errors import UsageError, check
 
 __all__ = [
     "PACKS_PREFIX",
@@ -184,6 +184,7 @@ def parse_pack_key(key: str) -> PackName | None:
 
 def snapshot_key(name: SnapshotName) -> str:
     """Return the key of a snapshot."""
+    check(name.full is None or _is_before(name.full, name), "a snapshot leans on one that was there before")
     place = f"{SNAPSHOTS_PREFIX}{name.timeline}/{format_txid(name.txid)}"
     kind = "full" if name.full is None else f"diff-{name.full.timeline}-{format_txid(name.full.txid)}"
     return f"{place}-{_format_stamp(name.seen_ms)}-{format_seq(name.seq)}-{kind}"

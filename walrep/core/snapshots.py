@@ -29,6 +29,7 @@ __all__ = [
     "SnapshotPlan",
     "SnapshotPolicy",
     "full_under",
+    "may_lean",
     "newest_full",
     "plan_kind",
     "plan_snapshot",
@@ -159,6 +160,15 @@ def plan_kind(
         return "full", f"{changed} of {count} pages differ from the last full one"
     where = f"transaction {full.name.txid} of timeline {full.name.timeline}"
     return "differential", f"{changed} of {count} pages differ from the full one of {where}"
+
+
+def may_lean(full: FullSnapshot, timeline: TimelineId) -> bool:
+    """Say whether the base of a timeline may lean on a full snapshot: on one of a timeline with a lower number.
+
+    INV-31. Of what a writer begins while its replica is taken over, the number may be the same; no key can tell of such
+    a base.
+    """
+    return timeline_number(full.name.timeline) < timeline_number(timeline)
 
 
 class _Named(Protocol):

@@ -111,11 +111,12 @@ class StateDirectory:
 
 
 def is_in_use(state_dir: Path) -> bool:
-    """Say whether a walrep holds the state directory."""
-    try:
-        descriptor = os.open(state_dir / "lock", os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
+    """Say whether a walrep holds the state directory; raises `SpoolError` where that cannot be asked."""
+    with map_os_errors(f"ask who uses {state_dir}"):
+        try:
+            descriptor = os.open(state_dir / "lock", os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

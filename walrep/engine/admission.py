@@ -66,6 +66,9 @@ class Admission:
         settings, state = self._settings, await self._on_worker(directory.load)
         may_adopt = settings.new_timeline or settings.take_over
         if state is not None and state.next_seq > 1 and not may_adopt:
+            if state.fence:
+                # A take-over that was cut short has not found out which full one is the newest. INV-30
+                await self._on_worker(partial(forget_full, directory.path))
             writer = msgspec.structs.replace(self._parts.new_writer(), nonce=state.writer.nonce)
             return await self._spool(directory, msgspec.structs.replace(state, writer=writer, url=str(settings.url)))
         state, facts = await self._claim.take(directory)

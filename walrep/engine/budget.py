@@ -74,7 +74,7 @@ class Budget:
         self, parts: EngineParts, settings: DatabaseSettings, days: tuple[DaySpent, ...], stopping: asyncio.Event
     ) -> None:
         self.openings: set[str] = set()
-        """Keys of segments that open a timeline: they never wait."""
+        """Keys of segments that open a timeline, and of full snapshots on which its base leans: they never wait."""
         self._parts = parts
         self._settings = settings
         self._puts_max = settings.budget.puts_per_day_max or _UNLIMITED
@@ -126,9 +126,9 @@ class Budget:
             self._sending_count -= put_count
 
     def again(self) -> bool:
-        """Count one request more, if the disk has counted it already; say whether that was so."""
+        """Count one request more, under a limit only if the disk has counted it already; say whether it may be sent."""
         self._begin_day()
-        if self._spent.put_count >= self._kept_count:
+        if self._puts_max != _UNLIMITED and self._spent.put_count >= self._kept_count:
             return False
         self._spent = msgspec.structs.replace(self._spent, put_count=self._spent.put_count + 1)
         return True

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from walrep.core.units import Position
+from walrep.disk.atomic import map_os_errors
 from walrep.disk.state import StateDirectory
 
 __all__ = ["note_restored", "position_before"]
@@ -18,8 +19,9 @@ __all__ = ["note_restored", "position_before"]
 
 def position_before(state_dir: Path, replica: str | None) -> Position | None:
     """Return the bookmark of what a restore is about to replace; None if nothing is known of it in this replica."""
-    if not (state_dir / "state.json").exists():
-        return None
+    with map_os_errors(f"read {state_dir}"):
+        if not (state_dir / "state.json").exists():
+            return None
     directory = StateDirectory(state_dir)
     try:
         state = directory.load()

@@ -32,7 +32,7 @@ from walrep.engine.settings import DatabaseSettings
 from walrep.engine.spooler import Spooler
 from walrep.engine.under import StoredFull
 from walrep.engine.waiting import wait_for_event
-from walrep.errors import CaptureBroken, ObjectNotFound, PreconditionFailed, SnapshotFailed
+from walrep.errors import CaptureBroken, CorruptObject, ObjectNotFound, PreconditionFailed, SnapshotFailed
 
 __all__ = ["Gate", "Shipper"]
 
@@ -257,18 +257,30 @@ class Shipper:
     async def _refuse_base(self, item: OutboxItem, error: SnapshotFailed) -> None:
         """Have the timeline end of which nothing can be restored without this base, and another one begin.
 
-        The base stays until that has begun: also after a kill this is found out again.
+        The base stays until that has begun, and until no segment of the timeline waits behind it: also after a kill
+        this is found out again, and nothing of the timeline is called durable. INV-16
         """
         header, _footer = await self._parts.runner.run(lambda: snapshot_ends(item.path))
         timeline = header.timeline
+        was_known = timeline in self._baseless
+        self._baseless.add(timeline)
         if self._spool.state.timeline != timeline:
-            await self._keep(item)
-        elif timeline not in self._baseless:
-            self._baseless.add(timeline)
+            if not await self._waits_behind(item, timeline):
+                await self._keep(item)
+        elif not was_known:
             self.durable = None
             await self.on_worker(partial(forget_full, self._spool.directory.path))
             if self.base_refused is not None:
                 self.base_refused(CaptureBroken(error.message, detail=error.detail, hint=error.hint))
+
+    async def _waits_behind(self, base: OutboxItem, timeline: TimelineId) -> bool:
+        """Say whether the next segment in the outbox behind a base is one of its timeline."""
+        waiting = await self.on_worker(self._spool.outbox)
+        behind = [item for item in waiting if item.seq > base.seq and not item.is_snapshot]
+        if not behind:
+            return False
+        header, _footer = await self._parts.runner.run(lambda: segment_ends(behind[0].path))
+        return header.timeline == timeline
 
     async def upload_snapshot(self, item: OutboxItem) -> Position:
         """Upload a base or another snapshot, once uploads are allowed; return where it stands.
@@ -280,7 +292,7 @@ class Shipper:
         began_s = self._parts.clock.monotonic_s()
         header, footer = await self._parts.runner.run(lambda: snapshot_ends(item.path))
         if header.full is not None and not await self._full.is_stored(header.full):
-            await self._upload_full(header.full)
+            await self._upload_full(header.full, opens=footer.txid == 0)
         name = snapshot_name(header, footer)
         # The key has the timeline's nonce: whatever is there already is this very file.
         try:
@@ -308,11 +320,18 @@ class Shipper:
         )
         return Position(header.timeline, footer.txid, Checksum(footer.checksum))
 
-    async def _upload_full(self, full: Position) -> None:
-        """Upload the full snapshot under another one first, if it waits here."""
+    async def _upload_full(self, full: Position, *, opens: bool) -> None:
+        """Upload the full snapshot under another one first, if it waits here; `opens`: that one is a base."""
         for item in await self.on_worker(self._spool.snapshots):
-            header, footer = await self._parts.runner.run(partial(snapshot_ends, item.path))
+            try:
+                header, footer = await self._parts.runner.run(partial(snapshot_ends, item.path))
+            except CorruptObject:
+                # Whichever it was, nothing can be built on it; the protection of the database goes on.
+                await self.on_worker(partial(self._spool.discard_snapshot, item))
+                continue
             if header.full is None and Position(header.timeline, footer.txid, Checksum(footer.checksum)) == full:
+                if opens and self._budget is not None:
+                    self._budget.openings.add(snapshot_key(snapshot_name(header, footer)))
                 await self.upload_snapshot(item)
                 return
         raise SnapshotFailed(

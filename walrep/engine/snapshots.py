@@ -27,7 +27,7 @@ from walrep.engine.parts import EngineParts
 from walrep.engine.settings import DatabaseSettings
 from walrep.engine.shipping import Shipper
 from walrep.engine.spooler import Spooler
-from walrep.engine.waiting import unless, wait_for_event
+from walrep.engine.waiting import turn_unless, unless, wait_for_event
 from walrep.errors import CorruptObject, SnapshotFailed, SpoolError, StoreError, check
 from walrep.sqlite.capture import Capture
 from walrep.sqlite.snapshot import SnapshotCopy, differing_pages
@@ -166,9 +166,14 @@ class Snapshotter:
     async def _upload(self) -> None:
         """Upload what waits, behind the segments that lead up to it."""
         shipper, spool = self._shipper, self._spooler.spool
-        for item in await shipper.on_worker(spool.snapshots):
+        while await shipper.on_worker(spool.snapshots):
             await shipper.admitted.wait()
             await shipper.drained()
+            # A base that leans on one of them, and was waited for, has taken that along.
+            waiting = await shipper.on_worker(spool.snapshots)
+            if not waiting:
+                break
+            item = waiting[0]
             try:
                 await shipper.upload_snapshot(item)
             except (CorruptObject, SnapshotFailed):
@@ -182,17 +187,15 @@ class Snapshotter:
 
     async def _make(self, ended: asyncio.Event, *, full: bool = False) -> Position | None:
         """Make a snapshot in its turn, and return where it stands; None if `ended` came first."""
-        if not await unless(ended, self._parts.snapshot_turns.acquire()):
-            return None
-        try:
+        async with turn_unless(ended, self._parts.snapshot_turns) as has_turn:
+            if not has_turn:
+                return None
             copy = await self._new_copy(full=full)
             try:
                 await self._copy(copy, ended)
                 return await self._finish(copy, ended)
             finally:
                 await self._parts.runner.run(copy.abandon)
-        finally:
-            self._parts.snapshot_turns.release()
 
     async def _new_copy(self, *, full: bool) -> SnapshotCopy:
         spool, reader, runner = self._spooler.spool, self._capture.reader, self._parts.runner

@@ -16,7 +16,7 @@ import msgspec
 
 from walrep.core.events import TimelineBegan
 from walrep.core.objects import SnapshotHeader, TimelineStart
-from walrep.core.snapshots import SnapshotKind, SnapshotPolicy, plan_kind
+from walrep.core.snapshots import SnapshotKind, SnapshotPolicy, may_lean, plan_kind
 from walrep.core.state import LocalState
 from walrep.core.units import Checksum, Seq, Txid, make_timeline_id, timeline_number
 from walrep.disk.full import load_full
@@ -83,6 +83,9 @@ async def _copy(
         created_ms=parts.clock.now_ms(),
         page_size=capture.files.page_size,
     )
+
+    if full is not None and not may_lean(full.snapshot, header.timeline):
+        full = None
 
     def decide(differing: int, page_count: int) -> tuple[SnapshotKind, str]:
         return plan_kind(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from walrep.clock import Clock
 from walrep.engine.inflight import task_group
 
-__all__ = ["Deadline", "unless", "wait_for_event"]
+__all__ = ["Deadline", "turn_unless", "unless", "wait_for_event"]
 
 T = TypeVar("T")
 
@@ -62,3 +63,22 @@ async def unless(event: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None
         working.cancel()
         waiting.cancel()
     return None if working.cancelled() else working.result()
+
+
+@asynccontextmanager
+async def turn_unless(event: asyncio.Event, turns: asyncio.Semaphore) -> AsyncIterator[bool]:
+    """Have a turn within the context, and give it back; False, where the event is set before there is one."""
+    is_taken = False
+
+    async def take() -> None:
+        nonlocal is_taken
+        await turns.acquire()
+        # Who is cancelled just now is not told of it, and gives it back all the same.
+        is_taken = True
+
+    try:
+        await unless(event, take())
+        yield is_taken
+    finally:
+        if is_taken:
+            turns.release()

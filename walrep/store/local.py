@@ -202,7 +202,7 @@ class LocalStore:
                 await step(partial(append_to, temporary, part, self._calls))
             await step(partial(self._end_put, key, temporary, if_absent=if_absent))
         finally:
-            slices.close()
+            # The source is closed with its last reference, which may be a thread's that reads on, for nobody.
             with suppress(OSError):
                 self._calls.unlink(temporary)
 
