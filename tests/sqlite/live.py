@@ -204,7 +204,7 @@ class LiveDatabase:
             with each.open("rb") as file:
                 for item in read_snapshot(file.read):
                     if isinstance(item, SnapshotPages):
-                        content = item.decode(size)
+                        content = item.decode(size, [pages[p] for p in item.pgnos] if item.is_delta else ())
                         pages.update((p, content[i * size : (i + 1) * size]) for i, p in enumerate(item.pgnos))
                     elif isinstance(item, SnapshotFooter):
                         count = item.page_count

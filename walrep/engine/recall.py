@@ -96,6 +96,7 @@ class _Hasher:
 
         Raises:
             CorruptObject: the object is malformed.
+            RestoreMismatch: it is a differential one.
 
         """
         with naming(self._snapshot.key):
@@ -104,6 +105,8 @@ class _Hasher:
                     self._take(item)
                 elif isinstance(item, SnapshotFooter):
                     self._footer = item
+                elif item.full is not None:
+                    raise self._is_another()
                 else:
                     self._header = item
 
@@ -119,7 +122,7 @@ class _Hasher:
         if header is None or footer is None:
             raise CorruptObject("object ends before its footer", offset=0, detail=self._snapshot.key)
         if (header.replica, snapshot_name(header, footer)) != (self._replica, self._snapshot.name):
-            raise RestoreMismatch("the snapshot is another one than its key says", detail=self._snapshot.key)
+            raise self._is_another()
         hashes.rebuild()
         hashes.commit(footer.page_count)
         lacks = hashes.missing_page(lock_byte_page(header.page_size))
@@ -134,6 +137,9 @@ class _Hasher:
             checksum=Checksum(footer.checksum),
         )
         return FullHashes(snapshot=full, hashes=hashes.to_bytes())
+
+    def _is_another(self) -> RestoreMismatch:
+        return RestoreMismatch("the snapshot is another one than its key says", detail=self._snapshot.key)
 
     def _take(self, block: SnapshotPages) -> None:
         size = self._header.page_size if self._header else 0
