@@ -66,6 +66,7 @@ class BaseCopy:
         kept: KeptFull | None = None,
     ) -> None:
         check((full is None) == (header.full is None), "a differential base says on what it is made")
+        check(kept is None or full is not None, "only what leans on a full one has its pages for reference")
         self.path = path
         self.header = header
         self.hashes = PageHashes()
