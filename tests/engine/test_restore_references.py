@@ -114,6 +114,18 @@ def test_a_page_of_which_the_full_one_has_nothing_is_refused(tmp_path: Path, pgn
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_page_beyond_the_end_of_the_full_one_is_refused(tmp_path: Path) -> None:
+    """It stands in that object, as it was copied before the database shrank, and is not part of it."""
+    builder, full, differential = build()
+    builder.objects[full], _offset = with_block(builder.objects[full], encode_snapshot_pages([30], [page(2)]))
+    block = encode_snapshot_pages([30], [page(1)], [page(2)])
+    builder.objects[differential], offset = with_block(builder.objects[differential], block)
+    leave_snapshots(builder)
+    with pytest.raises(CorruptObject, match="the full snapshot has nothing of page 30") as caught:
+        restore_to(tmp_path / "o.db", builder.objects, AtTxid(Txid(5)))
+    assert (caught.value.offset, caught.value.detail) == (offset, differential)
+
+
 def test_a_page_that_was_made_against_other_contents_is_refused(tmp_path: Path) -> None:
     """zstd decodes it without complaint; the database checksum tells."""
     builder, _full, differential = build()
