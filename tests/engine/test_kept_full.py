@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,24 @@ async def test_the_base_of_the_next_timeline_is_against_it_if_it_can_be(
     assert began.base == "differential"
     assert (delta_counts(protection)[0] > 0) == (how == "there")
     assert path.exists() == (how == "there")
+    await check_whole(app, protection, tmp_path)
+
+
+async def test_who_lost_the_state_reads_it_and_leans_on_its_pages(
+    app: App, protection: Protection, tmp_path: Path
+) -> None:
+    app.commit(250)
+    async with protection.running():
+        await protection.commit_and_flush(app, 3)
+    shutil.rmtree(protection.settings.state_dir)
+    app.change()
+    app.checkpoint("truncate")
+    protection.change(take_over=True)
+    async with protection.running():
+        await protection.until(SnapshotWritten)
+    assert kinds(protection) == ["full", "on 0"]
+    assert [object_path(protection).read_bytes()] == full_objects(protection)
+    assert delta_counts(protection)[0] > 0
     await check_whole(app, protection, tmp_path)
 
 

@@ -2,14 +2,15 @@
 
     full.snapshot   the very object that the store has, of the snapshot whose hashes `full` has (`walrep.disk.full`)
 
-It is moved here from the outbox when the store has acknowledged it, and lost at no loss: where it is not here,
-differential snapshots have plain pages. One that does not belong to that snapshot, or is damaged, is removed. Nothing
-that fails here is an error.
+It is moved here from the outbox when the store has acknowledged it, or comes from the store where that is read to learn
+its hashes. It is lost at no loss: where it is not here, differential snapshots have plain pages. One that does not
+belong to that snapshot, or is damaged, is removed. Nothing that fails here is an error.
 """
 
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,14 +21,17 @@ from walrep.core.pages import page_hash
 from walrep.core.snapshot import read_snapshot_block, scan_snapshot, snapshot_name
 from walrep.core.snapshots import FullSnapshot
 from walrep.core.units import Checksum
-from walrep.disk.atomic import fsync_directory
+from walrep.disk.atomic import fsync_directory, publish, temporary_path
 from walrep.disk.full import KEPT_NAME, FullHashes, drop_kept, load_full
 from walrep.disk.peek import snapshot_ends
+from walrep.disk.room import DiskRoom
 from walrep.errors import CorruptObject, SpoolError
 
-__all__ = ["KeptFull", "keep_full", "open_kept"]
+__all__ = ["IncomingFull", "KeptFull", "keep_full", "open_kept"]
 
 _NOWHERE = 0xFFFF_FFFF
+_RESERVE_SHARE = 2.0
+"""As for a snapshot that is made: the journal, without which protection ends, comes first."""
 _DECODED_MAX = 2
 """A copy goes through the pages in order, as the full one mostly does; one more for a page that was written twice."""
 
@@ -141,6 +145,46 @@ class KeptFull:
             self._block_of[within[within < len(self._block_of)]] = len(offsets)
             offsets.append(offset)
         return np.array(offsets, np.uint64)
+
+
+class IncomingFull:
+    """Writes the object as it comes from the store; `keep` gives it its place, once it was proved."""
+
+    def __init__(self, directory: Path, size_bytes: int, room: DiskRoom, *, bytes_max: int) -> None:
+        self._final = directory / KEPT_NAME
+        self._path = temporary_path(directory, KEPT_NAME)
+        self._file: BinaryIO | None = None
+        with suppress(OSError, SpoolError):
+            if size_bytes <= bytes_max and room.allows(size_bytes, reserve_share=_RESERVE_SHARE):
+                self._file = self._path.open("wb")
+
+    def write(self, data: bytes) -> None:
+        """Take the next bytes."""
+        try:
+            if self._file is not None:
+                self._file.write(data)
+        except OSError:
+            self.abandon()
+
+    def keep(self) -> None:
+        """Put it in the place of the one before, durably."""
+        try:
+            if self._file is not None:
+                self._file.close()
+                publish(self._path, self._final)
+                self._file = None
+        except OSError:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Remove what there is of it, unless it was kept."""
+        file, self._file = self._file, None
+        if file is not None:
+            # Closing writes what is buffered, for which a full disk has no room.
+            with suppress(OSError):
+                file.close()
+            with suppress(OSError):
+                self._path.unlink()
 
 
 def _read_ends(path: Path) -> FullSnapshot:
