@@ -136,7 +136,7 @@ def test_documented_defaults_are_those_of_the_program(tmp_path: Path) -> None:
     """A file that says what the tables say is the same as one that says nothing."""
     rows = re.findall(r'^\| `([a-z-]+)` \| `(".+?"|true|false|\d+)` \|', section("Settings", 2), re.MULTILINE)
     documented = dict(rows)
-    assert len(documented) == 9 + 2 + 7
+    assert len(documented) == 10 + 2 + 7
     file = tmp_path / "walrep.toml"
     required = '[[database]]\npath = "app.db"\nreplica = "/backup"\n'
     lines = {name: f"{name} = {value}\n" for name, value in documented.items()}

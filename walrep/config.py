@@ -1,10 +1,11 @@
 """From `walrep.toml` and arguments to the settings of replication.
 
-    rpo = "10s"                      # the first five are defaults for all databases; each may override them
+    rpo = "10s"                      # the first seven are defaults for all databases; each may override them
     first-commit = "1s"
     segment-size = "64MiB"
     outbox-limit = "1GiB"
     cache-limit = "256MiB"
+    full-limit = "1GiB"
     disk-reserve = "64MiB"
     shutdown-deadline = "30s"        # this one and the next two are for all
     rival-check = "15m"
@@ -242,6 +243,7 @@ def _database(table: DatabaseTable, defaults: Tuning, overrides: Overrides, plac
         **_said(
             outbox_bytes_max=_first_said(table.outbox_limit, defaults.outbox_limit),
             cache_bytes_max=_first_said(table.cache_limit, defaults.cache_limit),
+            full_bytes_max=_first_said(table.full_limit, defaults.full_limit),
             disk_reserve_bytes=_first_said(table.disk_reserve, defaults.disk_reserve),
         )
     )

@@ -59,6 +59,7 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     segment_size: Size | None = None
     outbox_limit: Size | None = None
     cache_limit: Size | None = None
+    full_limit: Size | None = None
     disk_reserve: Size | None = None
     snapshots: bool | None = None
     snapshot_at: TimeOfDay | None = None

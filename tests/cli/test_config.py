@@ -50,6 +50,7 @@ def test_every_setting_is_taken_over(load: Load) -> None:
         segment-size = "8MiB"
         outbox-limit = "2GiB"
         cache-limit = 1_000_000
+        full-limit = "3GiB"
         puts-per-day-max = 500
         shutdown-deadline = "1.5s"
         [[database]]
@@ -66,6 +67,7 @@ def test_every_setting_is_taken_over(load: Load) -> None:
         segment-size = 4096
         outbox-limit = "64KiB"
         cache-limit = 0
+        full-limit = 0
         puts-per-day-max = 48
         upload-bytes-per-day-warn = "1GB"
     """)
@@ -76,14 +78,14 @@ def test_every_setting_is_taken_over(load: Load) -> None:
         url=FileUrl(path=Path("/backup/a")),
         state_dir=Path("/var/lib/walrep/a"),
         flush=FlushPolicy(rpo_s=60.0, first_commit_s=2.0, segment_bytes_max=8 << 20),
-        spool=SpoolLimits(outbox_bytes_max=2 << 30, cache_bytes_max=1_000_000),
+        spool=SpoolLimits(outbox_bytes_max=2 << 30, cache_bytes_max=1_000_000, full_bytes_max=3 << 30),
         budget=BudgetPolicy(puts_per_day_max=500),
         enable_wal=True,
         wait=True,
     )
     assert second.budget == BudgetPolicy(puts_per_day_max=48, upload_bytes_per_day_warn=10**9)
     assert second.flush == FlushPolicy(rpo_s=5.0, first_commit_s=0.25, segment_bytes_max=4096)
-    assert second.spool == SpoolLimits(outbox_bytes_max=64 << 10, cache_bytes_max=0)
+    assert second.spool == SpoolLimits(outbox_bytes_max=64 << 10, cache_bytes_max=0, full_bytes_max=0)
     assert (second.enable_wal, second.wait, second.new_timeline) == (False, False, False)
 
 

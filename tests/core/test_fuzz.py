@@ -23,7 +23,7 @@ from walrep.core.objects import SegmentHeader, SnapshotHeader, Writer
 from walrep.core.pack import IndexBlock, parse_pack_footer, read_pack, read_pack_chunks
 from walrep.core.prunings import PRUNE_FORMAT, PruneRecord, decode_record, encode_record
 from walrep.core.segment import SegmentChunk, read_segment
-from walrep.core.snapshot import SnapshotPages, read_snapshot
+from walrep.core.snapshot import SnapshotPages, read_snapshot, read_snapshot_block, scan_snapshot
 from walrep.core.units import Seq, parse_bookmark
 from walrep.core.wal import parse_page_size, parse_wal_header, parse_wal_index
 from walrep.core.walsum import frame_headers, valid_frame_count
@@ -48,13 +48,15 @@ def make_objects() -> dict[str, bytes]:
     history.commit([(1, dice.randbytes(512))], 2, 3000)
     history.seal()
     history.pack(history.packable(), keep=True)
+    history.snapshot(3500, full_txid=0, delta=True)
     return history.objects
 
 
 OBJECTS = make_objects()
 SEGMENT = OBJECTS["segments/0000000000000002"]
 PACK = next(data for key, data in OBJECTS.items() if key.startswith("packs/"))
-SNAPSHOT = next(data for key, data in OBJECTS.items() if key.startswith("snapshots/"))
+SNAPSHOT = next(data for key, data in OBJECTS.items() if key.endswith("-full"))
+DIFFERENTIAL = next(data for key, data in OBJECTS.items() if "-diff-" in key)
 INDEX = next(item.plain for item in read_pack(io.BytesIO(PACK).read) if isinstance(item, IndexBlock))
 PRUNE_RECORD = encode_record(
     PruneRecord(
@@ -104,7 +106,13 @@ def read_snapshot_whole(data: bytes) -> None:
         if isinstance(item, SnapshotHeader):
             page_size = item.page_size
         elif isinstance(item, SnapshotPages):
-            item.decode(page_size)
+            item.decode(page_size, [bytes(page_size)] * len(item.pgnos) if item.is_delta else ())
+
+
+def scan_snapshot_whole(data: bytes) -> None:
+    """As who has kept a full one does, block by block."""
+    for offset, _pgnos in scan_snapshot(lambda at, count: data[at : at + count], 512):
+        read_snapshot_block(io.BytesIO(data[offset:]).read, offset, 512).decode(512)
 
 
 def read_replica(data: bytes) -> None:
@@ -115,6 +123,8 @@ def read_replica(data: bytes) -> None:
 DECODERS: dict[str, tuple[Callable[[bytes], object], bytes]] = {
     "segment": (read_segment_whole, SEGMENT),
     "snapshot": (read_snapshot_whole, SNAPSHOT),
+    "differential": (read_snapshot_whole, DIFFERENTIAL),
+    "blocks of a snapshot": (scan_snapshot_whole, SNAPSHOT),
     "pack": (read_pack_whole, PACK),
     "pack from its end": (read_pack_from_its_end, PACK),
     "index": (lambda data: decode_index_rows(decompress_index(data, offset=0), offset=0), PACK[-600:-300]),
@@ -178,7 +188,9 @@ def test_damaged_objects(name: str, data: st.DataObject) -> None:
     refuse_or_answer(decode, data.draw(damaged(whole)))
 
 
-@pytest.mark.parametrize("name", ["segment", "snapshot", "pack", "pack from its end"])
+@pytest.mark.parametrize(
+    "name", ["segment", "snapshot", "differential", "blocks of a snapshot", "pack", "pack from its end"]
+)
 @QUICK
 @given(data=st.data())
 def test_damage_behind_a_right_checksum(name: str, data: st.DataObject) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +10,21 @@ import msgspec
 import pytest
 import zstandard
 
-from tests.golden.make import FOLDER, build, describe, describe_packs, read_object
+from tests.golden.make import FOLDER, REFERENCES, build, build_references, describe, describe_packs, read_object
 from walrep.core.chunk import encode_table
 from walrep.core.index import IndexBuilder
 from walrep.core.names import parse_pack_key, parse_segment_key, parse_snapshot_key
 from walrep.core.pack import IndexBlock, encode_pack_end, encode_pack_start
 from walrep.core.segment import SegmentChunk, encode_segment_end, encode_segment_start
 from walrep.core.snapshot import SnapshotPages, encode_snapshot_end, encode_snapshot_pages, encode_snapshot_start
+from walrep.core.target import AtTxid
+from walrep.engine.restorer import RestoreRequest
+from walrep.testing.restores import restore_inline
 
 EXPECTED: dict[str, Any] = msgspec.json.decode((FOLDER / "expected.json").read_bytes())
 EXPECTED_PACKS: dict[str, Any] = msgspec.json.decode((FOLDER / "expected-packs.json").read_bytes())
+EXPECTED_REFERENCES: dict[str, Any] = msgspec.json.decode((REFERENCES / "expected.json").read_bytes())
+DIFFERENTIALS = [key for key in EXPECTED_REFERENCES["objects"] if "-diff-" in key]
 SEGMENTS = [key for key in EXPECTED["objects"] if key.startswith("segments/")]
 SNAPSHOTS = [key for key in EXPECTED["objects"] if key.startswith("snapshots/")]
 
@@ -105,3 +111,32 @@ def test_the_same_history_is_encoded_to_the_same_objects(tmp_path: Path) -> None
     build(tmp_path)
     assert msgspec.to_builtins(describe(tmp_path)) == EXPECTED
     assert msgspec.to_builtins(describe_packs(tmp_path)) == EXPECTED_PACKS
+
+
+def test_every_differential_snapshot_and_every_state_on_top_is_as_recorded() -> None:
+    found = describe(REFERENCES)
+    assert found["states"] == EXPECTED_REFERENCES["states"]
+    assert msgspec.to_builtins(found) == EXPECTED_REFERENCES
+    assert [len(hashes) for hashes in EXPECTED_REFERENCES["states"].values()] == [4, 2]
+
+
+@pytest.mark.parametrize("key", DIFFERENTIALS)
+def test_a_differential_snapshot_of_then_is_restored(key: str, tmp_path: Path) -> None:
+    blocks = EXPECTED_REFERENCES["objects"][key][1:-1]
+    assert any(isinstance(block, dict) for block in blocks)
+    name = parse_snapshot_key(key)
+    assert name is not None
+    paths = [path for path in REFERENCES.rglob("*") if path.is_file() and path.name != "expected.json"]
+    objects = {path.relative_to(REFERENCES).as_posix(): path.read_bytes() for path in paths}
+    outcome = restore_inline(
+        objects,
+        RestoreRequest(output=tmp_path / "o.db", target=AtTxid(name.txid), timeline=name.timeline, check="none"),
+    )
+    assert outcome.plan.snapshot.key == key
+    restored = hashlib.sha256((tmp_path / "o.db").read_bytes()).hexdigest()
+    assert restored == EXPECTED_REFERENCES["states"][name.timeline][name.txid]
+
+
+def test_the_same_differential_snapshots_are_encoded_to_the_same_objects(tmp_path: Path) -> None:
+    build_references(tmp_path)
+    assert msgspec.to_builtins(describe(tmp_path)) == EXPECTED_REFERENCES

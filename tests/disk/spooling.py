@@ -125,6 +125,8 @@ class SpoolRig:
             checksum=Checksum(hashes.checksum),
             page_count=hashes.page_count,
             mark=mark_after(0),
+            snapshot_txid=Txid(0),
+            snapshot_ms=1000,
         )
         item = spool.begin_timeline(path, state, hashes.to_bytes(), full=under is None)
         self.images, self.checksums = [self.image()], [hashes.checksum]

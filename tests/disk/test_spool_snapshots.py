@@ -50,7 +50,7 @@ def test_a_snapshot_waits_beside_what_goes_in_order(rig: SpoolRig) -> None:
 
 
 def test_the_state_tells_when_the_last_one_was_made_and_what_came_since(rig: SpoolRig) -> None:
-    assert (rig.spool.state.snapshot_txid, rig.spool.state.snapshot_ms) == (0, 0)
+    assert (rig.spool.state.snapshot_txid, rig.spool.state.snapshot_ms) == (0, 1000)
     assert rig.spool.state.log_bytes == rig.spool.outbox()[-1].size_bytes
     rig.add_snapshot(seen_ms=8000)
     state = rig.spool.state

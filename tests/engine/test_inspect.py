@@ -145,6 +145,20 @@ def test_a_snapshot_is_dumped_block_by_block(tmp_path: Path) -> None:
     assert records[3].fields["page_count"] == 100
 
 
+def test_pages_against_those_of_the_full_one_are_told_apart(tmp_path: Path) -> None:
+    builder = HistoryBuilder(PAGE)
+    builder.begin({pgno: page(pgno) for pgno in range(1, 101)}, 10_000)
+    builder.commit([(7, page(8)), (50, page(51)), (101, page(9))], 101, 11_000)
+    builder.seal()
+    records, error = dump(tmp_path, builder.objects[builder.snapshot(12_000, full_txid=0, delta=True)])
+    assert error is None
+    assert [each.kind for each in records] == ["header", "delta", "pages", "footer"]
+    assert [[each.fields[name] for name in ("pages", "first_pgno", "last_pgno")] for each in records[1:3]] == [
+        [2, 7, 50],
+        [1, 101, 101],
+    ]
+
+
 def test_the_replica_object_is_dumped(tmp_path: Path) -> None:
     records, error = dump(tmp_path, build().objects[REPLICA_KEY])
     assert error is None

@@ -16,7 +16,9 @@ from walrep.core.pages import page_hash
 from walrep.core.snapshot import encode_snapshot_end, encode_snapshot_pages, encode_snapshot_start, snapshot_name
 from walrep.core.units import Checksum, Position, Seq, Txid
 from walrep.disk.full import FullHashes
+from walrep.disk.kept import open_kept
 from walrep.engine.recall import recall_full
+from walrep.engine.settings import SpoolLimits
 from walrep.store.memory import MemoryObject, MemoryStore
 from walrep.testing.history import HistoryBuilder
 
@@ -72,6 +74,33 @@ def test_its_hashes_are_those_of_its_pages(recalled: Recalled) -> None:
     ]
     assert recalled.read(found) is found
     assert len(recalled.told) == 1
+
+
+def test_its_object_is_kept_when_it_is_proved(recalled: Recalled) -> None:
+    builder, folder = recalled.builder, recalled.shipment.settings.state_dir
+    key = builder.snapshot(recalled.shipment.clock.now_ms() + 2000, repeated=(1, 50))
+    found = recalled.read()
+    assert found is not None
+    assert (folder / "full.snapshot").read_bytes() == builder.objects[key]
+    kept = open_kept(folder, found, bytes_max=1 << 30)
+    assert kept is not None
+    assert [kept.page(pgno) for pgno in range(1, 91)] == [builder.image[pgno] for pgno in range(1, 91)]
+    assert not list(folder.glob("full.snapshot.*"))
+
+
+@pytest.mark.parametrize("how", ["limit", "another", "disk"])
+def test_its_object_is_not_kept_over_the_limit_unproved_or_without_room(recalled: Recalled, how: str) -> None:
+    shipment = recalled.shipment
+    folder = shipment.settings.state_dir
+    key = recalled.builder.snapshot(shipment.clock.now_ms() + 2000)
+    limits = SpoolLimits(full_bytes_max=len(recalled.builder.objects[key]) - 1)
+    if how == "limit":
+        shipment.settings = replace(shipment.settings, spool=limits)
+    elif how == "disk":
+        (folder / "full.snapshot").mkdir()
+    assert (recalled.read(replica="other" if how == "another" else "r") is None) == (how == "another")
+    assert not (folder / "full.snapshot").is_file()
+    assert not list(folder.glob("full.snapshot.*"))
 
 
 def test_without_any_there_is_nothing_to_tell(recalled: Recalled) -> None:

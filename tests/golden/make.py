@@ -2,7 +2,9 @@
 
 Times, nonces and contents are fixed, so only what zstd makes of them can differ from run to run. `expected.json` beside
 the objects records what they must decode to, and the SHA-256 of the database at every transaction;
-`expected-packs.json` the same of the pack of the first timeline's segments, which lies beside them.
+`expected-packs.json` the same of the pack of the first timeline's segments, which lies beside them. `references` is a
+replica of its own, of which differential snapshots lean on pages of a full one:
+`python -m tests.golden.make references` makes that alone.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import io
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -28,11 +31,13 @@ from walrep.core.packing import build_pack, pack_header
 from walrep.core.segment import SegmentChunk
 from walrep.core.snapshot import SnapshotPages, read_snapshot
 from walrep.disk.peek import segment_ends, snapshot_ends
+from walrep.testing.history import HistoryBuilder
 from walrep.testing.replay import ReplayedState, list_timelines, replay
 
-__all__ = ["FOLDER", "build", "describe", "describe_packs", "read_object"]
+__all__ = ["FOLDER", "REFERENCES", "build", "build_references", "describe", "describe_packs", "read_object"]
 
 FOLDER = Path(__file__).parent / f"format-{REPLICA_FORMAT}"
+REFERENCES = FOLDER / "references"
 
 
 def build(folder: Path) -> None:
@@ -96,6 +101,36 @@ def _write_history(rig: SpoolRig) -> None:
     rig.seal()
 
 
+def build_references(folder: Path) -> None:
+    """Write a replica with differential snapshots against the pages of a full one into an empty folder."""
+
+    def page(number: int) -> bytes:
+        return Random(number).randbytes(512)
+
+    def touched(content: bytes, number: int) -> bytes:
+        return content[:200] + page(number)[:24] + content[224:]
+
+    history = HistoryBuilder(512, replica="r", nonce="0011223344556677")
+    timeline = history.begin({pgno: page(pgno) for pgno in range(1, 91)}, 1_000)
+    history.commit([(pgno, touched(history.image[pgno], 100 + pgno)) for pgno in range(1, 81)], 90, 10_000)
+    history.commit([(91, page(91)), (2, page(202))], 91, 11_000)
+    history.seal()
+    # More pages than a block has; page 5 stands there again, plain; page 91 is new; page 2 is another one altogether.
+    history.snapshot(12_000, repeated=(5,), full_txid=0, delta=True)
+    history.commit([(3, touched(history.image[3], 303))], 60, 20_000)
+    history.seal()
+    # The base of another timeline, of a database that has shrunk.
+    parent = history.positions[timeline, 3]
+    history.begin({**history.image, 4: touched(history.image[4], 404)}, 30_000, parent=parent, base=False)
+    history.snapshot(30_000, full_txid=0, full_timeline=timeline, delta=True)
+    history.commit([(1, page(501))], 60, 40_000)
+    history.seal()
+    for key, data in history.objects.items():
+        path = folder / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+
 def _table(table: ChunkTable) -> dict[str, Any]:
     return {
         "txid_before": table.txid_before,
@@ -138,7 +173,7 @@ def _plain(item: Any) -> Any:  # noqa: ANN401  whatever an object decodes to
     if isinstance(item, SegmentChunk):
         return _table(item.table)
     if isinstance(item, SnapshotPages):
-        return item.pgnos
+        return {"delta": item.pgnos} if item.is_delta else item.pgnos
     if isinstance(item, IndexBlock):
         return {"plain": item.plain.hex(), "rows": msgspec.to_builtins(item.rows())}
     return msgspec.to_builtins(item)
@@ -157,16 +192,31 @@ def _states(folder: Path) -> dict[str, list[str]]:
     return states
 
 
-def main() -> None:
+def _write(folder: Path, name: str, described: dict[str, Any]) -> None:
+    (folder / name).write_bytes(msgspec.json.format(msgspec.json.encode(described)) + b"\n")
+
+
+def _make_references() -> None:
+    shutil.rmtree(REFERENCES, ignore_errors=True)
+    REFERENCES.mkdir()
+    build_references(REFERENCES)
+    _write(REFERENCES, "expected.json", describe(REFERENCES))
+
+
+def main(arguments: list[str]) -> None:
     """Write the golden folder anew."""
+    if arguments == ["references"]:
+        _make_references()
+        return
     readme = (FOLDER / "README.md").read_bytes()
     shutil.rmtree(FOLDER)
     FOLDER.mkdir()
     (FOLDER / "README.md").write_bytes(readme)
     build(FOLDER)
     for name, described in (("expected.json", describe(FOLDER)), ("expected-packs.json", describe_packs(FOLDER))):
-        (FOLDER / name).write_bytes(msgspec.json.format(msgspec.json.encode(described)) + b"\n")
+        _write(FOLDER, name, described)
+    _make_references()
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

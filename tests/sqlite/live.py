@@ -16,6 +16,7 @@ import apsw
 import msgspec
 import numpy as np
 
+from tests.sqlite.kept import KeptObject
 from walrep.core.checkpoint import CapturePolicy
 from walrep.core.chunk import FLAG_COMMIT, FLAG_REFERENCE, decode_pages, decode_table
 from walrep.core.container import BlockType, Kind, encode_preamble, encode_struct_block, encode_tail, read_blocks
@@ -166,7 +167,7 @@ class LiveDatabase:
         return self.end_base(base)
 
     def new_base(self, full: BaseCopy | None = None) -> BaseCopy:
-        """Return a base copy that has not begun; a differential one leans on `full`, which is complete."""
+        """Return a base copy that has not begun; a differential one leans on `full`, whose object is kept."""
         header = SnapshotHeader(
             replica="r",
             timeline=TimelineId("00001-00000000"),
@@ -180,7 +181,8 @@ class LiveDatabase:
         under = Position(header.timeline, Txid(0), Checksum(full.footer.checksum if full.footer else 0))
         header = msgspec.structs.replace(header, timeline=TimelineId("00002-00000000"), full=under)
         hashes = np.frombuffer(self.base_hashes, np.uint64)
-        return BaseCopy(self.capture.reader, path, header, room, hashes)
+        kept = KeptObject(full.path, self.base_hashes).open()
+        return BaseCopy(self.capture.reader, path, header, room, hashes, kept)
 
     def end_base(self, base: BaseCopy, full: BaseCopy | None = None) -> DecodingSink:
         """Overlay until the base is complete; encoding begins there."""
@@ -204,7 +206,7 @@ class LiveDatabase:
             with each.open("rb") as file:
                 for item in read_snapshot(file.read):
                     if isinstance(item, SnapshotPages):
-                        content = item.decode(size)
+                        content = item.decode(size, [pages[p] for p in item.pgnos] if item.is_delta else ())
                         pages.update((p, content[i * size : (i + 1) * size]) for i, p in enumerate(item.pgnos))
                     elif isinstance(item, SnapshotFooter):
                         count = item.page_count

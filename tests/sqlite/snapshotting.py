@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from tests.sqlite.kept import KeptObject
 from tests.sqlite.live import LONG_S, LiveDatabase
 from walrep.core.names import FullName, SnapshotName, snapshot_key
 from walrep.core.objects import SnapshotHeader
@@ -40,10 +41,11 @@ class Snapshots:
         self.builder_writer = builder.writer
         self.objects = builder.objects
         self.full: SnapshotCopy | None = None
+        self.kept: KeptObject | None = None
         self.keys: list[str] = []
 
     def new(self, *, differential: bool = False, room: DiskRoom | None = None) -> SnapshotCopy:
-        """Return a copy that has not begun; a differential one leans on the last full one that was completed."""
+        """Return a copy that has not begun; a differential one leans on the last full one, whose object is kept."""
         live, full = self.live, self.full if differential else None
         header = SnapshotHeader(
             replica="r", timeline=self.timeline, writer=self.builder_writer, created_ms=0, page_size=self.page_size
@@ -53,7 +55,8 @@ class Snapshots:
             assert not differential
             return SnapshotCopy(live.capture.reader, path, header, room)
         header = msgspec.structs.replace(header, full=Position(self.timeline, full.txid, Checksum(full.checksum)))
-        return SnapshotCopy(live.capture.reader, path, header, room, np.frombuffer(full.hashes(), np.uint64))
+        kept = None if self.kept is None else self.kept.open()
+        return SnapshotCopy(live.capture.reader, path, header, room, np.frombuffer(full.hashes(), np.uint64), kept)
 
     def make(self, *, differential: bool = False) -> SnapshotCopy:
         """Make a snapshot with nothing in between."""
@@ -86,7 +89,7 @@ class Snapshots:
         self.keys.append(snapshot_key(name))
         self.objects[self.keys[-1]] = copy.path.read_bytes()
         if full is None:
-            self.full = copy
+            self.full, self.kept = copy, KeptObject(copy.path, copy.hashes())
 
     def size_bytes(self, at: int = -1) -> int:
         """Return the size of a snapshot."""

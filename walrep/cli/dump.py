@@ -21,7 +21,7 @@ from walrep.store.url import parse_url
 __all__ = ["dump", "split_object_url"]
 
 _PARSERS = (parse_segment_key, parse_pack_key, parse_snapshot_key)
-_BLOCK_KINDS = frozenset(("chunk", "pages", "index"))
+_BLOCK_KINDS = frozenset(("chunk", "pages", "delta", "index"))
 
 
 class _Options(msgspec.Struct, frozen=True, kw_only=True):

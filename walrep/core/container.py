@@ -11,7 +11,7 @@ All integers are little-endian. Preamble, 16 bytes:
 
 Block, 24 bytes of header, then the head, then the body:
 
-    0   1   type: 1 header, 2 chunk, 3 pages, 4 footer, 5 index
+    0   1   type: 1 header, 2 chunk, 3 pages, 4 footer, 5 index, 6 delta pages
     1   3   zero
     4   4   head bytes, at most 1 MiB
     8   4   body bytes, at most 8 MiB
@@ -57,6 +57,7 @@ __all__ = [
     "parse_footer",
     "read_block",
     "read_blocks",
+    "scan_blocks",
 ]
 
 FORMAT_VERSION = 1
@@ -94,6 +95,7 @@ class BlockType(enum.IntEnum):
     PAGES = 3
     FOOTER = 4
     INDEX = 5
+    DELTA = 6
 
 
 class Block(msgspec.Struct, frozen=True):
@@ -216,24 +218,51 @@ def read_block(read: Callable[[int], bytes], offset: int) -> Block:
 
     """
     header = read(BLOCK_HEADER_BYTES)
-    if len(header) < BLOCK_HEADER_BYTES:
-        raise CorruptObject("object ends before its footer", offset=offset + len(header))
-    fixed = header[:16]
-    block_type, head_bytes, body_bytes, zero = _BLOCK.unpack(fixed)
-    if header[1:4] != b"\0\0\0" or zero or block_type not in BlockType._value2member_map_:
-        raise CorruptObject("malformed block header", offset=offset)
-    if head_bytes > HEAD_BYTES_MAX or body_bytes > BODY_BYTES_MAX:
-        raise CorruptObject("block over its limit", offset=offset + 4)
+    block_type, head_bytes, body_bytes = _parse_block_header(header, offset)
     head = read(head_bytes)
     body = read(body_bytes)
     if len(head) < head_bytes or len(body) < body_bytes:
         raise CorruptObject("object ends inside a block", offset=offset + BLOCK_HEADER_BYTES + len(head) + len(body))
-    digest = xxh3_64(fixed)
+    digest = xxh3_64(header[:16])
     digest.update(head)
     digest.update(body)
     if digest.intdigest() != int.from_bytes(header[16:], "little"):
         raise CorruptObject("block checksum does not match", offset=offset)
-    return Block(BlockType(block_type), offset, head, body)
+    return Block(block_type, offset, head, body)
+
+
+def scan_blocks(read_at: Callable[[int, int], bytes], expected: Kind) -> Iterator[Block]:
+    """Yield the blocks of an object up to its footer, without their bodies, and therefore unverified.
+
+    `read_at(offset, n)` returns n bytes, fewer only at the end. Whoever uses a block reads it with `read_block`.
+
+    Raises:
+        CorruptObject: anything malformed.
+
+    """
+    _check_preamble(read_at(0, PREAMBLE_BYTES), expected)
+    offset = PREAMBLE_BYTES
+    while True:
+        block_type, head_bytes, body_bytes = _parse_block_header(read_at(offset, BLOCK_HEADER_BYTES), offset)
+        head = read_at(offset + BLOCK_HEADER_BYTES, head_bytes)
+        if len(head) < head_bytes:
+            raise CorruptObject("object ends inside a block", offset=offset + BLOCK_HEADER_BYTES + len(head))
+        yield Block(block_type, offset, head, b"")
+        if block_type == BlockType.FOOTER:
+            return
+        offset += BLOCK_HEADER_BYTES + head_bytes + body_bytes
+
+
+def _parse_block_header(header: bytes, offset: int) -> tuple[BlockType, int, int]:
+    """Return type, head bytes and body bytes of the block at `offset`."""
+    if len(header) < BLOCK_HEADER_BYTES:
+        raise CorruptObject("object ends before its footer", offset=offset + len(header))
+    block_type, head_bytes, body_bytes, zero = _BLOCK.unpack(header[:16])
+    if header[1:4] != b"\0\0\0" or zero or block_type not in BlockType._value2member_map_:
+        raise CorruptObject("malformed block header", offset=offset)
+    if head_bytes > HEAD_BYTES_MAX or body_bytes > BODY_BYTES_MAX:
+        raise CorruptObject("block over its limit", offset=offset + 4)
+    return BlockType(block_type), head_bytes, body_bytes
 
 
 def _check_preamble(preamble: bytes, expected: Kind) -> None:

@@ -2,7 +2,8 @@
 
 How often and of which kind is decided by `walrep.core.snapshots`, here with the same numbers: one on each day with
 changes, and one more whenever so many segments were stored that they have outgrown the database. A *cycle* is a full
-one and the differentials to it, until the next one would be too old or hold too many pages.
+one and the differentials to it, until the next one would be too old or hold too many pages. Their pages are taken as
+whole, as without the object of the full one on the host: an upper bound.
 
 What stays is decided by `walrep.core.retention`: all of the window, of which its grace makes a day more; the one under
 its beginning, and the full one under that.

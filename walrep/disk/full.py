@@ -4,7 +4,8 @@
             of the snapshot, page size and database checksum, and hashes, u64 slots in native byte order (the directory
             never leaves the machine)
 
-It outlives the timeline of the snapshot, and is lost at no loss: the next snapshot is a full one then.
+It outlives the timeline of the snapshot, and is lost at no loss: the next snapshot is a full one then. Beside it may
+lie the object itself (`walrep.disk.kept`).
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ from walrep.core.units import Seq, TimelineId
 from walrep.disk.atomic import fsync_directory, map_os_errors, write_atomic
 from walrep.errors import SpoolError, check
 
-__all__ = ["FullHashes", "forget_full", "load_full", "remember_full", "save_full"]
+__all__ = ["KEPT_NAME", "FullHashes", "drop_kept", "forget_full", "load_full", "remember_full", "save_full"]
+
+KEPT_NAME = "full.snapshot"
+"""Name in the state directory of the object of the last full snapshot."""
 
 _NAME = "full"
 _MAGIC = b"\x89walfull"
@@ -65,10 +69,20 @@ def remember_full(directory: Path, state: LocalState, hashes: bytes) -> None:
 
 
 def forget_full(directory: Path) -> None:
-    """Remember nothing, durably, so that the next snapshot is a full one."""
+    """Remember nothing, durably, so that the next snapshot is a full one; of no use is its object, either."""
     with map_os_errors(f"remove {directory / _NAME}"):
         (directory / _NAME).unlink(missing_ok=True)
+        drop_kept(directory)
         fsync_directory(directory)
+
+
+def drop_kept(directory: Path) -> bool:
+    """Remove the object of the last full snapshot; say whether there was one. That it cannot be removed is no error."""
+    try:
+        (directory / KEPT_NAME).unlink()
+    except OSError:
+        return False
+    return True
 
 
 def load_full(directory: Path) -> FullHashes | None:

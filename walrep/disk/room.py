@@ -21,14 +21,26 @@ def disk_space(directory: Path) -> tuple[int, int]:
     return disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
 
 
+def _nothing() -> bool:
+    return False
+
+
 class DiskRoom:
-    """The free space of one file system, above a reserve. Asked for every write, it looks once for every MiB."""
+    """The free space of one file system, above a reserve. Asked for every write, it looks once for every MiB.
+
+    `spare` removes what can be done without, and says whether there was any: it is called before anything is refused.
+    """
 
     def __init__(
-        self, directory: Path, reserve_bytes: int, space: Callable[[Path], tuple[int, int]] = disk_space
+        self,
+        directory: Path,
+        reserve_bytes: int,
+        space: Callable[[Path], tuple[int, int]] = disk_space,
+        spare: Callable[[], bool] = _nothing,
     ) -> None:
         self._directory = directory
         self._space = space
+        self._spare = spare
         self._reserve_bytes = reserve_bytes
         self._unseen_bytes = _LOOK_AGAIN_BYTES
 
@@ -42,9 +54,14 @@ class DiskRoom:
         self._unseen_bytes += size_bytes
         if self._unseen_bytes < _LOOK_AGAIN_BYTES:
             return True
+        has_room = self._has_room(size_bytes, reserve_share) or (
+            self._spare() and self._has_room(size_bytes, reserve_share)
+        )
+        self._unseen_bytes = 0 if has_room else _LOOK_AGAIN_BYTES
+        return has_room
+
+    def _has_room(self, size_bytes: int, reserve_share: float) -> bool:
         with map_os_errors(f"ask for the free space of {self._directory}"):
             free_bytes, total_bytes = self._space(self._directory)
         reserve_bytes = min(self._reserve_bytes, total_bytes // _SHARE_MAX)
-        has_room = free_bytes - size_bytes >= reserve_bytes * reserve_share
-        self._unseen_bytes = 0 if has_room else _LOOK_AGAIN_BYTES
-        return has_room
+        return free_bytes - size_bytes >= reserve_bytes * reserve_share

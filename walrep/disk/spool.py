@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -26,8 +27,9 @@ from walrep.core.segment import encode_segment_end, encode_segment_start
 from walrep.core.state import CaptureMark, LocalState
 from walrep.core.units import Checksum, Seq, TimelineId, Txid, timeline_number
 from walrep.disk.atomic import map_os_errors, publish, remove_temporaries, temporary_path
-from walrep.disk.full import forget_full, remember_full
+from walrep.disk.full import drop_kept, forget_full, remember_full
 from walrep.disk.journal import Journal, SegmentTotals
+from walrep.disk.kept import keep_full
 from walrep.disk.outbox import Outbox, OutboxItem
 from walrep.disk.room import DiskRoom
 from walrep.disk.state import HashStore, StateDirectory
@@ -119,7 +121,8 @@ class Spool:
 
     def new_room(self) -> DiskRoom:
         """Return a look at the same disk for somebody else, on another thread, who has the same reserve to leave."""
-        return DiskRoom(self.directory.path, self._disk_reserve_bytes)
+        spare = partial(drop_kept, self.directory.path)
+        return DiskRoom(self.directory.path, self._disk_reserve_bytes, spare=spare)
 
     def outbox(self) -> list[OutboxItem]:
         """Return the segments and bases that wait for the store, in the order in which they must go.
@@ -300,9 +303,14 @@ class Spool:
         if full_hashes is not None:
             remember_full(self.directory.path, self.state, full_hashes)
 
-    def keep(self, item: OutboxItem, *, cache_bytes_max: int) -> None:
-        """Move what the store acknowledged to the cache, and evict the oldest beyond the limit."""
-        self._outbox.keep(item, cache_bytes_max=cache_bytes_max)
+    def keep(self, item: OutboxItem, *, cache_bytes_max: int, full_bytes_max: int = 0) -> None:
+        """Keep what the store acknowledged for a while, or remove it.
+
+        Segments go to the cache, of which the oldest is evicted beyond the limit; of snapshots the last full one is
+        kept, if it is not too large.
+        """
+        if not item.is_snapshot or not keep_full(self.directory.path, item.path, bytes_max=full_bytes_max):
+            self._outbox.keep(item, cache_bytes_max=cache_bytes_max)
 
     def discard_snapshot(self, item: OutboxItem) -> None:
         """Remove a snapshot that cannot be stored; nothing leans on it."""

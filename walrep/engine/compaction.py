@@ -13,7 +13,6 @@ from pathlib import Path
 from walrep.core.events import Alarm, AlarmKey, Packed, Pruned, Removed
 from walrep.core.objects import SegmentFooter, SegmentHeader
 from walrep.disk.atomic import map_os_errors, remove_temporaries
-from walrep.disk.room import DiskRoom
 from walrep.disk.spool import Spool
 from walrep.engine.compactor import Compacted, Compactor, Workplace
 from walrep.engine.janitor import Janitor
@@ -46,7 +45,7 @@ class CompactionLoop:
         self._work = spool.directory.path / "packing"
         self._compactor = Compactor(
             store,
-            Workplace(spool.cache, self._work, DiskRoom(spool.directory.path, settings.spool.disk_reserve_bytes)),
+            Workplace(spool.cache, self._work, spool.new_room()),
             clock=parts.clock,
             runner=parts.runner,
             writer=spool.state.writer,

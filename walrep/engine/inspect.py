@@ -118,7 +118,7 @@ class DumpRecord(msgspec.Struct, frozen=True, kw_only=True):
     That of a row of a pack's index is the offset of the chunk that it is about.
     """
 
-    kind: Literal["replica", "header", "chunk", "pages", "index", "footer"]
+    kind: Literal["replica", "header", "chunk", "pages", "delta", "index", "footer"]
     offset: int | None
     fields: dict[str, Any]
 
@@ -263,9 +263,9 @@ def _record(item: _Item) -> DumpRecord:
                 "last_seen_ms": commits[-1].seen_ms if commits else None,
             }
             return DumpRecord(kind="chunk", offset=offset, fields=fields)
-        case SnapshotPages(pgnos=pgnos, body=body, offset=offset):
+        case SnapshotPages(pgnos=pgnos, body=body, offset=offset, is_delta=is_delta):
             fields = {"pages": len(pgnos), "bytes": len(body), "first_pgno": min(pgnos), "last_pgno": max(pgnos)}
-            return DumpRecord(kind="pages", offset=offset, fields=fields)
+            return DumpRecord(kind="delta" if is_delta else "pages", offset=offset, fields=fields)
         case SegmentHeader() | PackHeader() | SnapshotHeader():
             return DumpRecord(kind="header", offset=None, fields=msgspec.to_builtins(item))
         case _:

@@ -98,7 +98,7 @@ class PageFile:
         """Decompress the blocks of a snapshot and write their pages; return the page hashes of each.
 
         Raises:
-            CorruptObject: a block does not decode, or holds the lock-byte page.
+            CorruptObject: a block does not decode, holds the lock-byte page, or one that leans on nothing.
 
         """
         return [self._write_block(block) for block in blocks]
@@ -178,12 +178,21 @@ class PageFile:
     def _write_block(self, block: SnapshotPages) -> npt.NDArray[np.uint64]:
         if lock_byte_page(self.page_size) in block.pgnos:
             raise CorruptObject("the lock-byte page has content", offset=block.offset)
-        content = memoryview(block.decode(self.page_size))
+        references = self._references(block) if block.is_delta else ()
+        content = memoryview(block.decode(self.page_size, references))
         hashes = _hash_pages(content, block.pgnos, self.page_size)
         for first, stop in _runs(block.pgnos, len(block.pgnos)):
             part = content[first * self.page_size : stop * self.page_size]
             self._write_run([part], block.pgnos[first])
         return hashes
+
+    def _references(self, block: SnapshotPages) -> list[bytes]:
+        """Return what the full snapshot has of these pages: it is all in the file by then, and proved. INV-34."""
+        slots = self.hashes.slots
+        for pgno in block.pgnos:
+            if pgno >= len(slots) or not slots[pgno]:
+                raise CorruptObject(f"the full snapshot has nothing of page {pgno} of a delta", offset=block.offset)
+        return [os.pread(self._descriptor, self.page_size, (pgno - 1) * self.page_size) for pgno in block.pgnos]
 
     def _write_run(self, parts: Sequence[bytes | memoryview], pgno: int) -> None:
         offset = (pgno - 1) * self.page_size

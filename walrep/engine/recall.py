@@ -1,7 +1,8 @@
 """Who has no local record of the last full snapshot reads it from the store, once, to know what it has of each page.
 
 That is a host that lost its state, or a new one: its database is mostly what the replica holds, so that a base which
-leans on the newest full snapshot is small. The snapshot is written nowhere, only hashed, a few blocks at a time.
+leans on the newest full snapshot is small. The snapshot is hashed as it comes, a few blocks at a time, and its object
+kept when all of it is proved (`walrep.disk.kept`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from walrep.core.snapshot import SnapshotPages, read_snapshot, snapshot_name
 from walrep.core.snapshots import FullSnapshot, newest_full, plan_kind
 from walrep.core.units import Checksum, lock_byte_page
 from walrep.disk.full import FullHashes
+from walrep.disk.kept import IncomingFull
+from walrep.disk.room import DiskRoom
 from walrep.engine.apply import ObjectFeed, naming
 from walrep.engine.fetch import ReplicaReader
 from walrep.engine.partcache import Part
@@ -52,14 +55,7 @@ async def recall_full(
         )
         if kind == "full":
             return None
-        hasher = _Hasher(newest, replica)
-
-        async def consume(part: Part, data: bytes) -> bool:
-            await parts.runner.run(partial(hasher.feed, data, final=part.final))
-            return True
-
-        await reader.each_part([newest], consume)
-        found = await parts.runner.run(hasher.finish)
+        found = await _read(parts, settings, reader, _Hasher(newest, replica))
     except (CorruptObject, RestoreMismatch, StoreError) as error:
         failed = str(error)
     finally:
@@ -68,6 +64,31 @@ async def recall_full(
     database = str(settings.path)
     parts.report(FullRead(database=database, key=key, read_bytes=reader.got_bytes, seconds=seconds, failed=failed))
     return found
+
+
+async def _read(parts: EngineParts, settings: DatabaseSettings, reader: ReplicaReader, hasher: _Hasher) -> FullHashes:
+    """Return the hashes of a snapshot's pages, and keep its object, which is proved by then."""
+    directory, limits, size_bytes = settings.state_dir, settings.spool, hasher.snapshot.size_bytes
+    room = DiskRoom(directory, limits.disk_reserve_bytes)
+    incoming = await parts.runner.run(
+        partial(IncomingFull, directory, size_bytes, room, bytes_max=limits.full_bytes_max)
+    )
+
+    def take(data: bytes, *, final: bool) -> None:
+        incoming.write(data)
+        hasher.feed(data, final=final)
+
+    async def consume(part: Part, data: bytes) -> bool:
+        await parts.runner.run(partial(take, data, final=part.final))
+        return True
+
+    try:
+        await reader.each_part([hasher.snapshot], consume)
+        found = await parts.runner.run(hasher.finish)
+        await parts.runner.run(incoming.keep)
+        return found
+    finally:
+        incoming.abandon()
 
 
 async def _find_newest(store: Store) -> Snapshot | None:
@@ -84,7 +105,7 @@ class _Hasher:
     """Hashes the pages of a snapshot as they arrive."""
 
     def __init__(self, snapshot: Snapshot, replica: str) -> None:
-        self._snapshot = snapshot
+        self.snapshot = snapshot
         self._replica = replica
         self._feed: ObjectFeed[SnapshotHeader | SnapshotPages | SnapshotFooter] = ObjectFeed(read_snapshot)
         self._hashes = PageHashes()
@@ -96,14 +117,17 @@ class _Hasher:
 
         Raises:
             CorruptObject: the object is malformed.
+            RestoreMismatch: it is a differential one.
 
         """
-        with naming(self._snapshot.key):
+        with naming(self.snapshot.key):
             for item in self._feed.feed(data, final=final):
                 if isinstance(item, SnapshotPages):
                     self._take(item)
                 elif isinstance(item, SnapshotFooter):
                     self._footer = item
+                elif item.full is not None:
+                    raise self._is_another()
                 else:
                     self._header = item
 
@@ -117,23 +141,26 @@ class _Hasher:
         """
         header, footer, hashes = self._header, self._footer, self._hashes
         if header is None or footer is None:
-            raise CorruptObject("object ends before its footer", offset=0, detail=self._snapshot.key)
-        if (header.replica, snapshot_name(header, footer)) != (self._replica, self._snapshot.name):
-            raise RestoreMismatch("the snapshot is another one than its key says", detail=self._snapshot.key)
+            raise CorruptObject("object ends before its footer", offset=0, detail=self.snapshot.key)
+        if (header.replica, snapshot_name(header, footer)) != (self._replica, self.snapshot.name):
+            raise self._is_another()
         hashes.rebuild()
         hashes.commit(footer.page_count)
         lacks = hashes.missing_page(lock_byte_page(header.page_size))
         if hashes.checksum != footer.checksum or lacks is not None:
             raise RestoreMismatch(
-                "the pages of the snapshot are not those that were recorded", detail=self._snapshot.key
+                "the pages of the snapshot are not those that were recorded", detail=self.snapshot.key
             )
         full = FullSnapshot(
             replica=header.replica,
-            name=self._snapshot.name,
+            name=self.snapshot.name,
             page_size=header.page_size,
             checksum=Checksum(footer.checksum),
         )
         return FullHashes(snapshot=full, hashes=hashes.to_bytes())
+
+    def _is_another(self) -> RestoreMismatch:
+        return RestoreMismatch("the snapshot is another one than its key says", detail=self.snapshot.key)
 
     def _take(self, block: SnapshotPages) -> None:
         size = self._header.page_size if self._header else 0

@@ -23,11 +23,13 @@ class SpoolLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     `outbox_bytes_max`: captured, not yet durable; at the limit the timeline ends loudly rather than fill the disk.
     `cache_bytes_max`: durable segments, kept so that packs need no download; evicted at no loss.
+    `full_bytes_max`: the last full snapshot, kept so that differential ones are small; a larger one is not, at no loss.
     `disk_reserve_bytes`: free space that is left to others, at most a tenth of the disk; then as at the outbox's limit.
     """
 
     outbox_bytes_max: int = 1 << 30
     cache_bytes_max: int = 256 << 20
+    full_bytes_max: int = 1 << 30
     disk_reserve_bytes: int = 64 << 20
 
 

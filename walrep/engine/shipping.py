@@ -251,8 +251,11 @@ class Shipper:
             await self._keep(item)
 
     async def _keep(self, item: OutboxItem) -> None:
-        limit = self._settings.spool.cache_bytes_max
-        await self.on_worker(lambda: self._spool.keep(item, cache_bytes_max=limit))
+        limits = self._settings.spool
+        keep = partial(
+            self._spool.keep, item, cache_bytes_max=limits.cache_bytes_max, full_bytes_max=limits.full_bytes_max
+        )
+        await self.on_worker(keep)
 
     async def _refuse_base(self, item: OutboxItem, error: SnapshotFailed) -> None:
         """Have the timeline end of which nothing can be restored without this base, and another one begin.

@@ -20,6 +20,7 @@ from walrep.core.objects import SnapshotHeader
 from walrep.core.snapshots import SnapshotFacts, plan_kind, plan_snapshot
 from walrep.core.units import Checksum, Position, Seq, TimelineId
 from walrep.disk.full import FullHashes, load_full
+from walrep.disk.kept import open_kept
 from walrep.disk.spool import SNAPSHOT_PART, Sealed, Spool
 from walrep.engine.asking import SNAPSHOT_REQUEST, SnapshotAnswer, SnapshotRequest, answer_request, read_request
 from walrep.engine.inflight import task_group
@@ -55,6 +56,7 @@ class Snapshotter:
         self._parts = parts
         self._database = settings.path
         self._policy = settings.snapshots
+        self._full_bytes_max = settings.spool.full_bytes_max
         self._capture = capture
         self._shipper = shipper
         self._spooler = spooler
@@ -213,7 +215,8 @@ class Snapshotter:
         if under is None:
             return await runner.run(partial(SnapshotCopy, reader, path, header, spool.new_room()))
         header = msgspec.structs.replace(header, full=under.snapshot.position)
-        return await runner.run(partial(SnapshotCopy, reader, path, header, spool.new_room(), under.array()))
+        kept = await runner.run(partial(open_kept, spool.directory.path, under, bytes_max=self._full_bytes_max))
+        return await runner.run(partial(SnapshotCopy, reader, path, header, spool.new_room(), under.array(), kept))
 
     async def _choose(self, header: SnapshotHeader) -> FullHashes | None:
         """Have it decided of which kind the snapshot is; return the full one to lean on, if it is differential."""

@@ -16,10 +16,11 @@ import msgspec
 
 from walrep.core.events import TimelineBegan
 from walrep.core.objects import SnapshotHeader, TimelineStart
-from walrep.core.snapshots import SnapshotKind, SnapshotPolicy, may_lean, plan_kind
+from walrep.core.snapshots import SnapshotKind, may_lean, plan_kind
 from walrep.core.state import LocalState
 from walrep.core.units import Checksum, Seq, Txid, make_timeline_id, timeline_number
 from walrep.disk.full import load_full
+from walrep.disk.kept import open_kept
 from walrep.disk.outbox import OutboxItem
 from walrep.disk.spool import BASE_PART, Spool
 from walrep.engine.parts import EngineParts
@@ -48,7 +49,7 @@ async def begin_timeline(
     timeline is opened when most of its base is on the disk: what cannot be copied costs no segment and no request.
     """
     reason, abandoned = ending
-    copied = await _copy(parts, settings.snapshots, capture, spooler.spool, abandoned)
+    copied = await _copy(parts, settings, capture, spooler.spool, abandoned)
     if copied is None:
         return False
     try:
@@ -71,7 +72,7 @@ class _Copied(msgspec.Struct, frozen=True):
 
 
 async def _copy(
-    parts: EngineParts, policy: SnapshotPolicy, capture: Capture, spool: Spool, abandoned: asyncio.Event
+    parts: EngineParts, settings: DatabaseSettings, capture: Capture, spool: Spool, abandoned: asyncio.Event
 ) -> _Copied | None:
     """Copy the file while the app writes: what differs from the last full snapshot, or all; None if abandoned."""
     path, state = spool.directory.path, spool.state
@@ -94,14 +95,15 @@ async def _copy(
             replica=header.replica,
             page_size=header.page_size,
             now_ms=header.created_ms,
-            policy=policy,
+            policy=settings.snapshots,
         )
 
     new_base = partial(BaseCopy, capture.reader, path / BASE_PART)
     kind, why = decide(0, 0)
     if kind == "differential" and full is not None:
         on_top = msgspec.structs.replace(header, full=full.snapshot.position)
-        base = await parts.runner.run(partial(new_base, on_top, spool.room, full.array()))
+        kept = await parts.runner.run(partial(open_kept, path, full, bytes_max=settings.spool.full_bytes_max))
+        base = await parts.runner.run(partial(new_base, on_top, spool.room, full.array(), kept))
 
         def is_too_much() -> bool:
             nonlocal kind, why

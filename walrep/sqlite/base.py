@@ -11,7 +11,8 @@
 
 A differential base leaves out what a reader has by then: a page whose content is what the full snapshot under it has,
 or what was written last for it. So a page that was copied too early, and is in the end what the full one has, is
-written again.
+written again. What is copied raw goes against the full one's page, where the host has kept that object and the page is
+proved (`walrep.disk.kept`, INV-34): each page once, and before step 3, which writes plain pages.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import numpy.typing as npt
 from walrep.core.objects import SnapshotFooter, SnapshotHeader
 from walrep.core.pages import PageHashes, page_hash
 from walrep.core.snapshot import (
+    delta_block_pages,
     encode_snapshot_end,
     encode_snapshot_pages,
     encode_snapshot_start,
@@ -34,6 +36,7 @@ from walrep.core.snapshot import (
 )
 from walrep.core.units import Seq, Txid, lock_byte_page
 from walrep.disk.atomic import map_os_errors
+from walrep.disk.kept import KeptFull
 from walrep.disk.room import DiskRoom
 from walrep.errors import SpoolFull, check
 from walrep.sqlite.failures import map_database_errors
@@ -50,7 +53,7 @@ _SLICE_BYTES = 1 << 20
 class BaseCopy:
     """Writes the base of a timeline to a local file. `begin` and `overlay` run on the capture thread.
 
-    `full` are the hashes of the full snapshot under a differential one.
+    `full` are the hashes of the full snapshot under a differential one, `kept` is its object.
     """
 
     def __init__(
@@ -60,8 +63,10 @@ class BaseCopy:
         header: SnapshotHeader,
         room: DiskRoom,
         full: npt.NDArray[np.uint64] | None = None,
+        kept: KeptFull | None = None,
     ) -> None:
         check((full is None) == (header.full is None), "a differential base says on what it is made")
+        check(kept is None or full is not None, "only what leans on a full one has its pages for reference")
         self.path = path
         self.header = header
         self.hashes = PageHashes()
@@ -75,6 +80,7 @@ class BaseCopy:
         self._differing_pages = 0
         self._held = None if full is None else full.copy()
         """Of a differential base: what a reader has of each page by now, as a hash."""
+        self._kept = kept
         self._reader = reader
         self._room = room
         self._page_size = header.page_size
@@ -125,7 +131,7 @@ class BaseCopy:
             first = self._next_pgno
             pages = [view[(pgno - first) * page_size : (pgno - first + 1) * page_size] for pgno in pgnos]
             dirty = self._reader.dirty or ()
-            self._differing_pages += sum(pgno not in dirty for pgno in self._write_pages(pgnos, pages))
+            self._differing_pages += sum(pgno not in dirty for pgno in self._write_pages(pgnos, pages, self._kept))
         self._next_pgno += count
         return count == slice_pages
 
@@ -213,8 +219,13 @@ class BaseCopy:
         )
         self._write(encode_snapshot_end(self.footer, self._offset))
 
-    def _write_pages(self, pgnos: Sequence[int], pages: Sequence[bytes | memoryview]) -> list[int]:
-        """Write what a reader does not have of these pages, and return which that is."""
+    def _write_pages(
+        self, pgnos: Sequence[int], pages: Sequence[bytes | memoryview], kept: KeptFull | None = None
+    ) -> list[int]:
+        """Write what a reader does not have of these pages, and return which that is.
+
+        Against the pages of `kept`, which is given only where none of these was written before. INV-34
+        """
         if not pgnos:
             return []
         self.hashes.reserve(pgnos[-1])
@@ -222,11 +233,26 @@ class BaseCopy:
         for pgno, found in zip(pgnos, hashes, strict=True):
             self.hashes.set(pgno, found)
         lacking = self._lacking(pgnos, hashes)
-        if lacking:
-            self._write(encode_snapshot_pages([pgnos[at] for at in lacking], [pages[at] for at in lacking]))
-            self._blocks += 1
-            self.written_pages += len(lacking)
+        plain, delta = [], []
+        for at in lacking:
+            reference = kept.page(pgnos[at]) if kept else None
+            if reference is None:
+                plain.append((pgnos[at], pages[at]))
+            else:
+                delta.append((pgnos[at], pages[at], reference))
+        step = delta_block_pages(self._page_size)
+        for start in range(0, len(delta), step):
+            self._write_block(*zip(*delta[start : start + step], strict=True))
+        if plain:
+            self._write_block(*zip(*plain, strict=True))
         return [pgnos[at] for at in lacking]
+
+    def _write_block(
+        self, pgnos: Sequence[int], pages: Sequence[bytes | memoryview], references: Sequence[bytes] = ()
+    ) -> None:
+        self._write(encode_snapshot_pages(pgnos, pages, references))
+        self._blocks += 1
+        self.written_pages += len(pgnos)
 
     def _lacking(self, pgnos: Sequence[int], hashes: Sequence[int]) -> Sequence[int]:
         """Return which of these a reader does not have, and note that it will."""

@@ -11,6 +11,10 @@ with it: so nothing has to be known of who writes the file meanwhile.
    position, few at a time, because the sweeps of all databases wait meanwhile. When one round reads all that is
    lacking, the snapshot is valid at exactly that position. A segment has to end there, and the snapshot names it.
 
+A page in which the database differs from the full snapshot is compressed against that one's page, where the host has
+kept that object and the page is proved (`walrep.disk.kept`, INV-34). The full one's pages are read in step 2. Those of
+pages that are left out there wait for step 3, up to a limit; what has none is plain, and so is what is written again.
+
 Where this does not get on for a while, because the app writes too fast or because a page of the file is not what was
 captured, it is given up: a snapshot is not worth more than that.
 
@@ -32,6 +36,7 @@ import numpy.typing as npt
 from walrep.core.objects import SnapshotFooter, SnapshotHeader
 from walrep.core.pages import PageHashes, page_hash
 from walrep.core.snapshot import (
+    delta_block_pages,
     encode_snapshot_end,
     encode_snapshot_pages,
     encode_snapshot_start,
@@ -39,6 +44,7 @@ from walrep.core.snapshot import (
 )
 from walrep.core.units import Seq, Txid, lock_byte_page
 from walrep.disk.atomic import map_os_errors
+from walrep.disk.kept import KeptFull
 from walrep.disk.room import DiskRoom
 from walrep.errors import DatabaseBusy, SnapshotFailed, SpoolFull, check
 from walrep.sqlite.reader import LogReader
@@ -48,6 +54,8 @@ __all__ = ["HashArray", "SnapshotCopy", "differing_pages"]
 _OVERLAY_PAGES = 512
 _OVERLAY_BYTES = 2 << 20
 _SLICE_BYTES = 1 << 20
+_HELD_BYTES = 8 << 20
+"""Pages of the full one that wait for theirs: more than the log has, which is short (`walrep.core.checkpoint`)."""
 _PATIENCE_S = 30.0
 _RESERVE_SHARE = 2.0
 """A snapshot leaves twice the reserve: the journal, without which protection ends, may use the disk up to once."""
@@ -59,12 +67,19 @@ HashArray = npt.NDArray[np.uint64]
 class SnapshotCopy:
     """Writes a snapshot to a local file. `begin` and `overlay` run on the capture thread, the rest on any.
 
-    One call at a time. `full` are the hashes of the full snapshot under a differential one.
+    One call at a time. `full` are the hashes of the full snapshot under a differential one, `kept` is its object.
     """
 
     def __init__(
-        self, reader: LogReader, path: Path, header: SnapshotHeader, room: DiskRoom, full: HashArray | None = None
+        self,
+        reader: LogReader,
+        path: Path,
+        header: SnapshotHeader,
+        room: DiskRoom,
+        full: HashArray | None = None,
+        kept: KeptFull | None = None,
     ) -> None:
+        check(kept is None or header.full is not None, "only what leans on a full one has its pages for reference")
         self.path = path
         self.header = header
         self.txid = Txid(0)
@@ -76,7 +91,9 @@ class SnapshotCopy:
         """Whether the last overlay could not go on, and only sweeps of the log or the app can change that."""
         self._reader = reader
         self._room = room
-        self._block_pages = snapshot_block_pages(header.page_size)
+        self._kept = kept
+        self._references: dict[int, bytes] = {}
+        """What the full one has of pages that no block has yet."""
         self._overlay_pages = min(_OVERLAY_PAGES, _OVERLAY_BYTES // header.page_size)
         self._written = np.zeros(1, np.uint64) if full is None else full.copy()
         self._expected = np.zeros(0, np.uint64)
@@ -120,6 +137,9 @@ class SnapshotCopy:
             if page_hash(page, pgno) == expected[index]:
                 good.append((pgno, page))
                 self._written[pgno] = expected[index]
+                self._refer(pgno)
+            elif len(self._references) * self.header.page_size < _HELD_BYTES:
+                self._refer(pgno)
         self._write_pages(good)
         return self._done < len(self._todo)
 
@@ -259,13 +279,35 @@ class SnapshotCopy:
         page = files.file_page(pgno)
         return page if page_hash(page, pgno) == expected else None
 
+    def _refer(self, pgno: int) -> None:
+        """Hold what the full snapshot has of a page until that is written for the first time."""
+        reference = self._kept.page(pgno) if self._kept else None
+        if reference is not None:
+            self._references[pgno] = reference
+
     def _write_pages(self, pages: Sequence[tuple[int, bytes | memoryview]]) -> None:
-        """Write pages that have been compared with the hash array."""
-        for start in range(0, len(pages), self._block_pages):
-            block = pages[start : start + self._block_pages]
-            self._write(encode_snapshot_pages([pgno for pgno, _page in block], [page for _pgno, page in block]))
-            self._blocks += 1
-            self._pages += len(block)
+        """Write pages that have been compared with the hash array; against the full one's where that is held."""
+        plain, delta = [], []
+        for pgno, page in pages:
+            # INV-34: from now on a reader may find this one in the place of the full one's.
+            reference = self._references.pop(pgno, None)
+            if reference is None:
+                plain.append((pgno, page))
+            else:
+                delta.append((pgno, page, reference))
+        step = delta_block_pages(self.header.page_size)
+        for start in range(0, len(delta), step):
+            self._write_block(*zip(*delta[start : start + step], strict=True))
+        step = snapshot_block_pages(self.header.page_size)
+        for start in range(0, len(plain), step):
+            self._write_block(*zip(*plain[start : start + step], strict=True))
+
+    def _write_block(
+        self, pgnos: Sequence[int], pages: Sequence[bytes | memoryview], references: Sequence[bytes] = ()
+    ) -> None:
+        self._write(encode_snapshot_pages(pgnos, pages, references))
+        self._blocks += 1
+        self._pages += len(pgnos)
 
     def _write(self, data: bytes) -> None:
         if not self._room.allows(len(data), reserve_share=_RESERVE_SHARE):

@@ -49,6 +49,7 @@ from walrep.core.pages import page_hash
 from walrep.core.records import Known, Needs, SnapshotEnds
 from walrep.core.segment import SegmentChunk, encode_segment_end, encode_segment_start, read_segment
 from walrep.core.snapshot import (
+    delta_block_pages,
     encode_snapshot_end,
     encode_snapshot_pages,
     encode_snapshot_start,
@@ -239,11 +240,12 @@ class HistoryBuilder:
         repeated: Sequence[int] = (),
         full_txid: int | None = None,
         full_timeline: TimelineId | None = None,
+        delta: bool = False,
     ) -> str:
         """Write a snapshot of the state at the last seal; pages in `repeated` stand first with other contents.
 
         With `full_txid` a differential one, of the pages that differ from the state there: in `full_timeline`, or else
-        in this one.
+        in this one. With `delta` against its pages, as far as they stand nowhere before.
         """
         check(not self._frames, "seal first: a snapshot stands between two segments")
         full = None if full_txid is None else self.positions[full_timeline or self.timeline, full_txid]
@@ -260,22 +262,39 @@ class HistoryBuilder:
             full=full,
         )
         data = encode_snapshot_start(header)
-        step = snapshot_block_pages(self.page_size)
-        starts = range(0, len(order), step)
-        for start in starts:
-            data += encode_snapshot_pages(order[start : start + step], contents[start : start + step])
+        blocks = self._page_blocks(order, contents, under if delta else {})
+        data += b"".join(blocks)
         footer = SnapshotFooter(
             txid=Txid(self.txid),
             seq=Seq(self.seq),
             seen_ms=seen_ms,
             checksum=image_checksum(self.image),
             page_count=self.page_count,
-            block_count=len(starts),
+            block_count=len(blocks),
             stored_pages=len(order),
         )
         key = snapshot_key(snapshot_name(header, footer))
         self.objects[key] = data + encode_snapshot_end(footer, len(data))
         return key
+
+    def _page_blocks(self, order: Sequence[int], contents: Sequence[bytes], under: Image) -> list[bytes]:
+        """Return the blocks of these pages, each with a reference in `under` or each without."""
+        blocks: list[bytes] = []
+        run: list[int] = []
+
+        def leans(index: int) -> bool:
+            return order[index] in under and order[index] not in order[:index]
+
+        for index in range(len(order)):
+            run.append(index)
+            is_delta = leans(index)
+            step = (delta_block_pages if is_delta else snapshot_block_pages)(self.page_size)
+            if index + 1 == len(order) or len(run) == step or leans(index + 1) != is_delta:
+                pgnos = [order[each] for each in run]
+                references = [under[pgno] for pgno in pgnos] if is_delta else []
+                blocks.append(encode_snapshot_pages(pgnos, [contents[each] for each in run], references))
+                run = []
+        return blocks
 
     def pack(self, keys: Sequence[str], *, keep: bool = False) -> str:
         """Write a pack of these segments and packs, in order, and remove them unless `keep`; return its key."""

@@ -106,7 +106,8 @@ def _read_snapshot(path: Path, state: ReplayedState) -> None:
                     raise RestoreMismatch(f"{path.name} was made on another full snapshot")
                 state.page_size = item.page_size
             elif isinstance(item, SnapshotPages):
-                content = item.decode(state.page_size)
+                references = [state.pages[pgno] for pgno in item.pgnos] if item.is_delta else []
+                content = item.decode(state.page_size, references)
                 for index, pgno in enumerate(item.pgnos):
                     state.pages[pgno] = content[index * state.page_size : (index + 1) * state.page_size]
             elif isinstance(item, SnapshotFooter):
