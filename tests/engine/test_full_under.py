@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.engine.shipment import RecordedFaults, Shipment
-from walrep.core.events import Flushed, SnapshotWritten
+from walrep.core.events import Alarm, Flushed, SnapshotWritten
 from walrep.core.names import parse_snapshot_key
 from walrep.core.units import Position
 from walrep.disk.full import load_full
@@ -197,6 +197,10 @@ def test_of_a_timeline_that_ended_before_its_base_was_refused_nothing_is_called_
     shipment.run(body)
     assert flushed_of(shipment, "00002") == []
     assert len(flushed_of(shipment, "00003")) == 1
+    (alarm,) = [each for each in shipment.events if isinstance(each, Alarm)]
+    assert alarm.key == "timeline-ended"
+    assert "nothing of timeline 00002-00112233, which has ended, can be restored" in alarm.message
+    assert alarm.hint
     shipment.run(body)
     assert shipment.rig.spool.outbox() == []
 

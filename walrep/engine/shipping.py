@@ -14,7 +14,7 @@ from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Protocol, TypeVar
 
-from walrep.core.events import Flushed, RpoRestored, RpoWidened, SnapshotWritten
+from walrep.core.events import Alarm, Flushed, RpoRestored, RpoWidened, SnapshotWritten
 from walrep.core.flush import FlushPlan, FlushState, plan_flush
 from walrep.core.lineage import conflict_with
 from walrep.core.names import segment_key, snapshot_key
@@ -270,6 +270,10 @@ class Shipper:
         if self._spool.state.timeline != timeline:
             if not await self._waits_behind(item, timeline):
                 await self._keep(item)
+            message = f"nothing of timeline {timeline}, which has ended, can be restored: {error}"
+            self._parts.report(
+                Alarm(database=str(self._settings.path), key="timeline-ended", message=message, hint=error.hint)
+            )
         elif not was_known:
             self.durable = None
             await self.on_worker(partial(forget_full, self._spool.directory.path))
