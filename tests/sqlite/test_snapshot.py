@@ -79,6 +79,8 @@ def check_interleaved(folder: Path, page_size: int, auto_vacuum: int, seed: int)
     txids = []
     for differential in (False, True, True, False, True):
         app.disturb()
+        # One that leans on another has something that is newer.
+        live.commit(FILL.format(1, 20))
         copy = snapshots.new(differential=differential)
         while not copy.begin():
             live.tick(0.05)

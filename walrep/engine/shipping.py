@@ -270,10 +270,11 @@ class Shipper:
         if self._spool.state.timeline != timeline:
             if not await self._waits_behind(item, timeline):
                 await self._keep(item)
-            message = f"nothing of timeline {timeline}, which has ended, can be restored: {error}"
-            self._parts.report(
-                Alarm(database=str(self._settings.path), key="timeline-ended", message=message, hint=error.hint)
-            )
+            if not was_known:
+                message = f"nothing of timeline {timeline}, which has ended, can be restored: {error}"
+                self._parts.report(
+                    Alarm(database=str(self._settings.path), key="timeline-ended", message=message, hint=error.hint)
+                )
         elif not was_known:
             self.durable = None
             await self.on_worker(partial(forget_full, self._spool.directory.path))
