@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import apsw
@@ -12,7 +11,7 @@ import pytest
 
 from tests.sqlite.kept import KeptObject, delta_pgnos, plain_pgnos
 from tests.sqlite.live import LiveDatabase
-from tests.sqlite.snapshotting import FILL, Snapshots, at_rest, copy_all, filled
+from tests.sqlite.snapshotting import FILL, Snapshots, at_rest, copy_all
 from walrep.core.objects import SnapshotFooter, SnapshotHeader
 from walrep.core.snapshot import (
     SnapshotPages,
@@ -26,13 +25,6 @@ from walrep.disk.room import DiskRoom
 from walrep.errors import InvariantViolated
 from walrep.sqlite.base import BaseCopy
 from walrep.sqlite.snapshot import SnapshotCopy
-
-
-@pytest.fixture
-def live(tmp_path: Path) -> Iterator[LiveDatabase]:
-    database = filled(tmp_path / "app.db")
-    yield database
-    database.close()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import apsw
@@ -11,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from tests.sqlite.live import LONG_S, LiveDatabase
-from tests.sqlite.snapshotting import FILL, Snapshots, at_rest, begin_log_anew, copy_all, filled, overwrite
+from tests.sqlite.snapshotting import FILL, Snapshots, at_rest, begin_log_anew, copy_all, overwrite
 from walrep.core.units import PAGE_SIZES, lock_byte_page
 
 MODES = [
@@ -20,18 +19,6 @@ MODES = [
     apsw.SQLITE_CHECKPOINT_RESTART,
     apsw.SQLITE_CHECKPOINT_TRUNCATE,
 ]
-
-
-@pytest.fixture
-def live(tmp_path: Path) -> Iterator[LiveDatabase]:
-    database = filled(tmp_path / "app.db")
-    yield database
-    database.close()
-
-
-@pytest.fixture
-def snapshots(live: LiveDatabase) -> Snapshots:
-    return Snapshots(live)
 
 
 class App:

@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.sqlite.live import LiveDatabase
-from tests.sqlite.snapshotting import Snapshots, begin_log_anew, copy_all, filled, overwrite
+from tests.sqlite.snapshotting import Snapshots, begin_log_anew, copy_all, overwrite
 from walrep.disk.room import DiskRoom
 from walrep.errors import SnapshotFailed, SpoolError, SpoolFull
-
-
-@pytest.fixture
-def live(tmp_path: Path) -> Iterator[LiveDatabase]:
-    database = filled(tmp_path / "app.db")
-    yield database
-    database.close()
-
-
-@pytest.fixture
-def snapshots(live: LiveDatabase) -> Snapshots:
-    return Snapshots(live)
 
 
 def test_a_page_that_stays_wrong_is_told_and_never_taken(live: LiveDatabase, snapshots: Snapshots) -> None:
