@@ -12,6 +12,7 @@ import pytest
 
 from tests.disk.spooling import SpoolRig
 from tests.sqlite.live import LiveDatabase
+from walrep.core.units import Seq
 from walrep.disk.room import DiskRoom
 from walrep.engine.spooler import Spooler, SpoolerLimits
 from walrep.engine.timeline import _finish_if_ready
@@ -88,7 +89,7 @@ def test_a_base_that_does_not_fit_says_how_much_room_is_worth_another_try(live: 
     other.abandon()
     base = BaseCopy(live.capture.reader, tmp_path / "base.part", other.header, room)
     with pytest.raises(SpoolFull) as full:
-        copied(base)
+        copied(base).overlay(Seq(1))
     assert full.value.room_bytes > free_bytes
     base.abandon()
     assert not base.path.exists()

@@ -128,8 +128,14 @@ def test_frames_from_before_the_attach_are_part_of_the_base(tmp_path: Path) -> N
     live = LiveDatabase(tmp_path / "app.db")
     for n in range(50):
         live.app.execute("insert into t(k, v) values(?, randomblob(2000))", (n,))
-    sink = live.begin()
+    base = live.new_base()
+    assert base.begin()
+    while base.copy_slice():
+        pass
+    sink = live.end_base(base)
     assert sink.images == live.expected
+    # Each of them once, though the file has most of them, too.
+    assert base.written_pages == base.page_count
     live.close()
 
 

@@ -20,7 +20,7 @@ from walrep.core.snapshot import (
     encode_snapshot_start,
     read_snapshot,
 )
-from walrep.core.units import PAGE_SIZES
+from walrep.core.units import PAGE_SIZES, Seq
 from walrep.disk.room import DiskRoom
 from walrep.errors import InvariantViolated
 from walrep.sqlite.base import BaseCopy
@@ -233,6 +233,33 @@ def test_a_base_is_against_the_full_one_whatever_happened_between(tmp_path: Path
     assert len(delta_pgnos(base.path)) > 20
     assert base.footer is not None
     assert base.footer.stored_pages == len(delta_pgnos(base.path)) + len(plain_pgnos(base.path))
+    live.close()
+
+
+def test_a_page_that_a_base_finds_in_the_log_is_not_twice_against_the_full_one(tmp_path: Path) -> None:
+    """The file is not asked for it, and what has changed while it was written is plain."""
+    live = LiveDatabase(tmp_path / "app.db")
+    live.app.execute(FILL.format(3000, 1500))
+    full = copied_base(live.new_base())
+    live.end_base(full)
+    live.kill_capture()
+    live.checkpoint(apsw.SQLITE_CHECKPOINT_TRUNCATE)
+    live.app.execute("update t set v = randomblob(1500)")
+    live.attach_again()
+    base = live.new_base(full)
+    while not base.begin():
+        live.tick(0.01)
+    copied_base(base, begins=False)
+    assert base.written_pages == 0
+    assert not base.overlay(Seq(1))
+    live.app.execute("update t set v = randomblob(1500) where id < 20")
+    sink = live.end_base(base, full)
+    assert sink.images[0] == live.expected[0]
+    delta, plain = delta_pgnos(base.path), plain_pgnos(base.path)
+    assert len(delta) > 1400
+    assert len(delta) == len(set(delta))
+    assert 5 < len(plain) < 30
+    assert set(plain) < set(delta)
     live.close()
 
 

@@ -2,17 +2,18 @@
 
 1. Between two ticks, with everything captured, the pages of all frames of this generation are noted as dirty; from
    then on every captured page is added (INV-13).
-2. The file is copied raw, in slices, while the app writes, checkpoints and restarts the WAL. A page in the copy that
-   is dirty may be old, new or torn; one that is not has no frame since frame 1 of the generation in which the copy
-   began, and a backfill writes only captured pages, so it is whole and final.
-3. Between ticks, dirty pages are written again as they are at the moment; captured pages become dirty anew. When few
-   are left they are all written between two ticks, and the snapshot is valid at exactly that position: the timeline
-   begins there, at transaction 0.
+2. The file is copied raw, in slices, while the app writes, checkpoints and restarts the WAL. What is dirty by then is
+   left out. A page in the copy that becomes dirty may be old, new or torn; one that does not has no frame since frame 1
+   of the generation in which the copy began, and a backfill writes only captured pages, so it is whole and final.
+3. Between ticks, dirty pages are written as they are at the moment; captured pages become dirty anew. When few are
+   left they are all written between two ticks, and the snapshot is valid at exactly that position: the timeline begins
+   there, at transaction 0.
 
 A differential base leaves out what a reader has by then: a page whose content is what the full snapshot under it has,
 or what was written last for it. So a page that was copied too early, and is in the end what the full one has, is
-written again. What is copied raw goes against the full one's page, where the host has kept that object and the page is
-proved (`walrep.disk.kept`, INV-34): each page once, and before step 3, which writes plain pages.
+written again. What is written for the first time goes against the full one's page, where the host has kept that object
+and the page is proved (`walrep.disk.kept`, INV-34). The full one's pages are read in step 2; those of pages that are
+left out there wait for step 3, up to a limit.
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ __all__ = ["BaseCopy"]
 
 _OVERLAY_PAGES = 512
 _OVERLAY_ROUNDS_MAX = 200
+_HELD_BYTES = 8 << 20
+"""Pages of the full one that wait for theirs."""
 _SLICE_BYTES = 1 << 20
 """The threads that copy keep some multiple of it as memory: measured 8 MiB more with slices of 4 MiB."""
 
@@ -81,6 +84,8 @@ class BaseCopy:
         self._held = None if full is None else full.copy()
         """Of a differential base: what a reader has of each page by now, as a hash."""
         self._kept = kept
+        self._references: dict[int, bytes] = {}
+        """What the full one has of pages that no block has yet."""
         self._reader = reader
         self._room = room
         self._page_size = header.page_size
@@ -127,10 +132,14 @@ class BaseCopy:
         count = len(data) // page_size
         for start in range(0, count, self._block_pages):
             stop = min(start + self._block_pages, count)
-            pgnos = [pgno for pgno in range(self._next_pgno + start, self._next_pgno + stop) if pgno != self._lock_page]
-            first = self._next_pgno
+            first, dirty = self._next_pgno, self._reader.dirty or ()
+            pgnos = []
+            for pgno in range(first + start, first + stop):
+                if pgno in dirty:
+                    self._hold_reference(pgno)
+                elif pgno != self._lock_page:
+                    pgnos.append(pgno)
             pages = [view[(pgno - first) * page_size : (pgno - first + 1) * page_size] for pgno in pgnos]
-            dirty = self._reader.dirty or ()
             self._differing_pages += sum(pgno not in dirty for pgno in self._write_pages(pgnos, pages, self._kept))
         self._next_pgno += count
         return count == slice_pages
@@ -224,7 +233,8 @@ class BaseCopy:
     ) -> list[int]:
         """Write what a reader does not have of these pages, and return which that is.
 
-        Against the pages of `kept`, which is given only where none of these was written before. INV-34
+        Against the full one's pages, as long as none of these was written before: those that are held, or else those of
+        `kept`, which is given only where that is so. INV-34
         """
         if not pgnos:
             return []
@@ -235,7 +245,7 @@ class BaseCopy:
         lacking = self._lacking(pgnos, hashes)
         plain, delta = [], []
         for at in lacking:
-            reference = kept.page(pgnos[at]) if kept else None
+            reference = self._references.pop(pgnos[at], None) or (kept.page(pgnos[at]) if kept else None)
             if reference is None:
                 plain.append((pgnos[at], pages[at]))
             else:
@@ -246,6 +256,13 @@ class BaseCopy:
         if plain:
             self._write_block(*zip(*plain, strict=True))
         return [pgnos[at] for at in lacking]
+
+    def _hold_reference(self, pgno: int) -> None:
+        """Hold what the full snapshot has of a page that is left out now, and written later."""
+        if self._kept is not None and len(self._references) * self._page_size < _HELD_BYTES:
+            reference = self._kept.page(pgno)
+            if reference is not None:
+                self._references[pgno] = reference
 
     def _write_block(
         self, pgnos: Sequence[int], pages: Sequence[bytes | memoryview], references: Sequence[bytes] = ()
