@@ -28,10 +28,11 @@ _WAL_HEADER_BYTES, _FRAME_HEADER_BYTES = 32, 24
 
 
 class _Entry(msgspec.Struct, frozen=True):
-    """What a name stands for."""
+    """What a name stands for, and when that was last written."""
 
     inode: int
     is_folder: bool
+    mtime_ns: int = 0
 
 
 class _Synced(msgspec.Struct):
@@ -129,7 +130,9 @@ class _Rest:
             else:
                 found = self._present.get(entry.inode)
                 (target / name).write_bytes(self._content(entry.inode, found))
-                os.utime(target / name, ns=(self._time_of(entry.inode, found),) * 2)
+                # One that is gone has the time that it had; that of its copy is of this machine's clock.
+                mtime_ns = entry.mtime_ns if found is None else found.stat().st_mtime_ns
+                os.utime(target / name, ns=(mtime_ns, mtime_ns))
 
     def _lines(self) -> Iterator[_Synced]:
         log = self._synced / "log"
@@ -157,11 +160,10 @@ class _Rest:
         length = self._dice.choice((written, len(present)))
         return present[:written] + bytes(length - written)
 
-    def _time_of(self, inode: int, found: Path | None) -> int:
-        known = found if found is not None else self._copies.get(inode)
-        return known.stat().st_mtime_ns if known is not None else 0
-
 
 def _names_in(path: str) -> dict[str, _Entry]:
     with os.scandir(path) as entries:
-        return {each.name: _Entry(each.inode(), each.is_dir()) for each in entries}
+        return {
+            each.name: _Entry(each.inode(), each.is_dir(), each.stat(follow_symlinks=False).st_mtime_ns)
+            for each in entries
+        }
