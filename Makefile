@@ -69,7 +69,7 @@ engines: $(READY)  ## The app on 13 older releases of SQLite, 3.40 to 3.53, from
 	$(BIN)/python -m tests.hostile.engines
 
 coverage: $(READY)  ## Branch coverage of walrep/core by the tests that drive it
-	$(BIN)/python -m coverage run -m pytest -m "not slow" tests/core tests/disk tests/sqlite tests/engine
+	$(BIN)/python -m coverage run -m pytest -m "not slow" tests/core tests/disk tests/sqlite tests/engine tests/cli
 	$(BIN)/python -m coverage report
 
 mutants: $(READY)  ## Apply every patch of tests/mutants; each must be killed by a test
