@@ -1,4 +1,4 @@
-"""Two copies of one state on a store that cannot keep them apart: what is restored of a timeline that both began."""
+"""Two copies of one state at work at once: what is restored of a timeline that both began."""
 
 from __future__ import annotations
 
