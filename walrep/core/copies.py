@@ -1,8 +1,9 @@
 """Two copies of one walrep, state and all, at work at once.
 
 They have one nonce, so that both may begin a timeline of the same id, each with a base of its own, whatever store it
-is: their openings need not have the same number. The numbers of its transactions then mean two histories, and nothing but a bookmark, which has the checksum, tells which one is meant. The
-keys of such bases differ in the segment that they stand behind; whether the databases did, their footers tell.
+is: their openings need not have the same number. The numbers of its transactions then mean two histories, and nothing
+but a bookmark, which has the checksum, tells which one is meant. The keys of such bases differ in the segment that they
+stand behind; whether the databases did, their footers tell.
 """
 
 from __future__ import annotations
