@@ -40,6 +40,14 @@ def daily(protection: Protection) -> None:
 # -- kinds and starts --------------------------------------------------------------------------------------------------
 
 
+async def begin_a_daily_one(app: App, protection: Protection, held: HeldSnapshots) -> None:
+    """Wait for the base, and until the next day's snapshot is on its way to the store."""
+    await protection.until(SnapshotWritten)
+    await flush(app, protection)
+    next_day(protection)
+    await held.begun()
+
+
 async def test_a_restart_goes_on_with_the_full_one_that_is_remembered(
     app: App, protection: Protection, tmp_path: Path
 ) -> None:
@@ -129,10 +137,7 @@ async def test_a_snapshot_that_is_damaged_before_it_is_stored_is_made_anew(
     protection.change(snapshots=FULL)
     held = HeldSnapshots(protection)
     async with protection.running():
-        await protection.until(SnapshotWritten)
-        await flush(app, protection)
-        next_day(protection)
-        await held.begun()
+        await begin_a_daily_one(app, protection, held)
     (waiting,) = (protection.settings.state_dir / "outbox").glob("*.snapshot")
     waiting.write_bytes(waiting.read_bytes()[:-1])
     held.let.set()
@@ -248,10 +253,7 @@ async def test_one_that_a_base_took_along_is_not_stored_again(app: App, protecti
     protection.change(snapshots=FULL)
     held = HeldSnapshots(protection)
     async with protection.running():
-        await protection.until(SnapshotWritten)
-        await flush(app, protection)
-        next_day(protection)
-        await held.begun()
+        await begin_a_daily_one(app, protection, held)
     app.commit(1)
     app.checkpoint("truncate")
     app.commit(1)
@@ -279,10 +281,7 @@ async def test_neither_segments_nor_a_stop_wait_for_a_snapshot_that_is_being_sto
     """The next start stores it."""
     held = HeldSnapshots(protection)
     async with protection.running():
-        await protection.until(SnapshotWritten)
-        await flush(app, protection)
-        next_day(protection)
-        await held.begun()
+        await begin_a_daily_one(app, protection, held)
         await flush(app, protection, 3)
     assert protection.ended_with() is None
     assert protection.of(Detached)[0].durable
@@ -305,10 +304,7 @@ async def test_snapshots_larger_than_the_outbox_end_no_timeline(
     protection.limit_outbox(60_000)
     held = HeldSnapshots(protection)
     async with protection.running():
-        await protection.until(SnapshotWritten)
-        await flush(app, protection)
-        next_day(protection)
-        await held.begun()
+        await begin_a_daily_one(app, protection, held)
         await flush(app, protection, 15)
         held.let.set()
         await protection.until_count(SnapshotWritten, 2)
